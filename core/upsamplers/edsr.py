@@ -1,0 +1,138 @@
+"""EDSR (Lim et al. 2017, "Enhanced Deep Residual Networks for Single Image Super-Resolution")."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# mean colour of DIV2K, which the paper subtracts before the first convolution
+RGB_MEAN = (0.4488, 0.4371, 0.4040)
+
+
+@dataclass(frozen=True)
+class EDSRConfig:
+    """Shape of an EDSR.
+
+    Args:
+        scale: 2, 3 or 4.
+        width: channels of the body; 64 is EDSR-baseline, 256 the full EDSR.
+        blocks: residual blocks; 16 is EDSR-baseline, 32 the full EDSR.
+        res_scale: factor on every residual branch in 0..1; the paper takes 0.1 for width 256, where training
+            is unstable without it, and 1 for width 64.
+        tail: "classic" is the paper's (a convolution and a PixelShuffle per factor, then a convolution at
+            full size). "direct" is one zero-initialised convolution to 3·scale² channels and a PixelShuffle,
+            added to the bicubic upsampling: a twentieth of the classic tail's cost, and the untrained
+            network is bicubic.
+    """
+
+    scale: int = 2
+    width: int = 64
+    blocks: int = 16
+    res_scale: float = 1.0
+    tail: Literal["classic", "direct"] = "classic"
+
+    def __post_init__(self) -> None:
+        if self.scale not in (2, 3, 4):
+            raise ValueError(f"scale: expected 2, 3 or 4, got {self.scale!r}")
+        if self.width < 1:
+            raise ValueError(f"width: expected at least 1, got {self.width!r}")
+        if self.blocks < 0:
+            raise ValueError(f"blocks: expected at least 0, got {self.blocks!r}")
+        if not (math.isfinite(self.res_scale) and 0.0 < self.res_scale <= 1.0):
+            raise ValueError(f"res_scale: expected a number above 0, at most 1, got {self.res_scale!r}")
+        if self.tail not in ("classic", "direct"):
+            raise ValueError(f"tail: expected 'classic' or 'direct', got {self.tail!r}")
+
+
+class ResidualBlock(nn.Module):
+    """conv, ReLU, conv and an identity skip, without batch normalisation (Lim 2017, Figure 2c)."""
+
+    def __init__(self, width: int, res_scale: float) -> None:
+        super().__init__()
+        self.conv1 = _conv3x3(width, width)
+        self.conv2 = _conv3x3(width, width)
+        self.res_scale = res_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> the same shape."""
+        branch = self.conv2(F.relu(self.conv1(x), inplace=True))
+        return x + (branch if self.res_scale == 1.0 else branch * self.res_scale)
+
+
+class EDSR(nn.Module):
+    """RGB upsampler: head, residual blocks under one long skip, tail.
+
+    Convolutions run in the autocast dtype; the mean shift and the bicubic base of the direct tail are float32.
+
+    Args:
+        config: the shape.
+
+    Attributes:
+        scale: the factor.
+        halo: input pixels of context that make a tile's output exact.
+    """
+
+    mean: Tensor
+
+    def __init__(self, config: EDSRConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = config.scale
+        self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.head = _conv3x3(3, config.width)
+        self.blocks = nn.Sequential(*(ResidualBlock(config.width, config.res_scale) for _ in range(config.blocks)))
+        self.blocks_end = _conv3x3(config.width, config.width)
+        if config.tail == "direct":
+            self.tail = nn.Sequential(_conv3x3(config.width, 3 * config.scale**2), nn.PixelShuffle(config.scale))
+            nn.init.zeros_(self.tail[0].weight)  # zero-init: the untrained network is its bicubic base
+            nn.init.zeros_(self.tail[0].bias)
+        else:
+            self.tail = nn.Sequential(*_classic_upsampling(config), _conv3x3(config.width, 3))
+
+    @property
+    def halo(self) -> int:
+        """Input pixels of context: one for every convolution at input size, one for those beyond it."""
+        body = 1 + 2 * self.config.blocks + 1
+        return max(body + 1, 2) if self.config.tail == "direct" else body + 2
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Upsample.
+
+        Args:
+            rgb: [B, 3, H, W] in 0..1.
+
+        Returns:
+            [B, 3, H·scale, W·scale] float32, not clamped.
+
+        Raises:
+            ValueError: `rgb` has another shape.
+        """
+        if rgb.ndim != 4 or rgb.shape[1] != 3:
+            raise ValueError(f"rgb: expected [B, 3, H, W], got {tuple(rgb.shape)}")
+        rgb = rgb.float()
+        direct = self.config.tail == "direct"
+        unit = 1.0 if direct else 255.0  # the paper's weights live in 0..255
+        head = self.head((rgb - self.mean) * unit)
+        features = self.blocks_end(self.blocks(head)) + head
+        detail = self.tail(features).float()
+        if direct:
+            size = (rgb.shape[2] * self.scale, rgb.shape[3] * self.scale)
+            return detail + F.interpolate(rgb, size=size, mode="bicubic", antialias=True)
+        return detail / unit + self.mean
+
+
+def _classic_upsampling(config: EDSRConfig) -> list[nn.Module]:
+    factors = [3] if config.scale == 3 else [2] * (config.scale // 2)
+    layers: list[nn.Module] = []
+    for factor in factors:
+        layers += [_conv3x3(config.width, config.width * factor**2), nn.PixelShuffle(factor)]
+    return layers
+
+
+def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
