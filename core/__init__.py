@@ -1,0 +1,3 @@
+"""The tensor library: every part of a stage, and the chain that joins them."""
+
+from __future__ import annotations
