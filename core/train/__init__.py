@@ -1,0 +1,1 @@
+"""Training: data, degradation, losses and the loop."""
