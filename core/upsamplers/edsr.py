@@ -67,7 +67,7 @@ class ResidualBlock(nn.Module):
 class EDSR(nn.Module):
     """RGB upsampler: head, residual blocks under one long skip, tail.
 
-    Convolutions run in the autocast dtype; the mean shift and the bicubic base of the direct tail are float32.
+    Convolutions run in the autocast dtype; the mean shift and the direct tail's bicubic base are float32.
 
     Args:
         config: the shape.
@@ -85,12 +85,15 @@ class EDSR(nn.Module):
         self.scale = config.scale
         self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
         self.head = _conv3x3(3, config.width)
-        self.blocks = nn.Sequential(*(ResidualBlock(config.width, config.res_scale) for _ in range(config.blocks)))
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(config.width, config.res_scale) for _ in range(config.blocks))
+        )
         self.blocks_end = _conv3x3(config.width, config.width)
         if config.tail == "direct":
-            self.tail = nn.Sequential(_conv3x3(config.width, 3 * config.scale**2), nn.PixelShuffle(config.scale))
-            nn.init.zeros_(self.tail[0].weight)  # zero-init: the untrained network is its bicubic base
-            nn.init.zeros_(self.tail[0].bias)
+            last = _conv3x3(config.width, 3 * config.scale**2)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)  # zero-init: the untrained network is its bicubic base
+            self.tail = nn.Sequential(last, nn.PixelShuffle(config.scale))
         else:
             self.tail = nn.Sequential(*_classic_upsampling(config), _conv3x3(config.width, 3))
 
