@@ -100,7 +100,8 @@ def check_integer(value: object, name: str, minimum: int | None = None, maximum:
     expected = f"an integer{_limits(minimum, maximum, None)}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}: expected {expected}, got {_describe(value)}")
-    if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+    number = int(value)
+    if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
         raise ValueError(f"{name}: expected {expected}, got {value}")
 
 
@@ -123,7 +124,7 @@ def check_size(size: object, name: str = "size") -> None:
     for side in size:
         if isinstance(side, bool) or not isinstance(side, Integral):
             raise TypeError(f"{name}: expected {expected}, got {_describe(size)}")
-        if not 1 <= side <= MAX_SIDE:
+        if not 1 <= int(side) <= MAX_SIDE:
             raise ValueError(f"{name}: expected {expected}, got {_describe(size)}")
 
 
