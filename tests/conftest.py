@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "progressive_upsampling"
@@ -26,6 +27,10 @@ def _bind_checkout() -> None:
 
 
 _bind_checkout()
+
+# The same examples on every run, and no deadline: a loaded two-core machine is no failure.
+settings.register_profile("project", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal
 FOREIGN_MODULES = {"torchvision", "torchaudio", "cv2", "scipy", "skimage", "matplotlib"}
 UNSAFE_CALLS = {
     *("eval", "exec", "compile", "__import__"),
-    *("torch.load", "torch.save", "torch.jit.load", "torch.hub.load", "torch.compile"),
+    *("torch.load", "torch.save", "torch.jit.load", "torch.hub.load"),
     *("os.system", "os.popen", "subprocess.run", "subprocess.Popen", "subprocess.check_call"),
 }
 
