@@ -5,31 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .tensor_file import SUFFIX, CheckpointError, read_stored, write_whole
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "Checkpoint",
+    "CheckpointError",
+    "bundled",
+    "load_into",
+    "read_checkpoint",
+    "read_metadata",
+    "read_tensors",
+    "resolve",
+    "write_checkpoint",
+]
+
 FORMAT = "progressive_upsampling"
 FORMAT_VERSION = 1
-SUFFIX = ".safetensors"
 
 _WEIGHTS = Path(__file__).parent / "weights"
-_PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl", ".pickle")
-# a zip, as torch writes since 1.6, and a bare pickle of protocol 2 and up
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _SHOWN_KEYS = 4
-
-
-class CheckpointError(ValueError):
-    """A checkpoint file cannot be found, read, understood, written, or fitted to its network."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,15 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the metadata of any safetensors file, without its tensors.
+
+    Raises:
+        CheckpointError: as `read_tensors`, as far as the header shows it.
+    """
+    return read_stored(Path(path), tensors=False)[1]
+
+
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read any safetensors file.
 
@@ -100,7 +114,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             with the way to convert it), or a tensor with NaN or infinite values.
     """
     path = Path(path)
-    stored, metadata = _read_stored(path)
+    stored, metadata = read_stored(path)
     return _as_float32(stored, path), metadata
 
 
@@ -119,7 +133,7 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str | None = None) -> Ch
             kind, or its metadata or tensors are damaged.
     """
     path = Path(path)
-    stored, metadata = _read_stored(path)
+    stored, metadata = read_stored(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: a safetensors file of something else (no {FORMAT} metadata)")
     try:
@@ -186,7 +200,7 @@ def write_checkpoint(
         }
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: config and provenance must be JSON: {error}") from None
-    _write_whole(path, save(stored, metadata))
+    write_whole(path, save(stored, metadata))
     return path
 
 
@@ -227,47 +241,6 @@ def load_into(module: nn.Module, checkpoint: Checkpoint | Mapping[str, Tensor], 
     module.load_state_dict(given)
 
 
-def _read_stored(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    _refuse_non_safetensors(path)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            # copies, so that the mapped file can be replaced or deleted while the tensors live
-            stored = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            return stored, dict(file.metadata() or {})
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged, truncated or no safetensors file ({error})") from None
-
-
-def _refuse_non_safetensors(path: Path) -> None:
-    if path.is_dir():
-        raise CheckpointError(f"{path}: expected a {SUFFIX} file, got a folder")
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if path.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
-        raise CheckpointError(_how_to_convert(path))
-    if not start:
-        raise CheckpointError(f"{path}: the file is empty")
-
-
-def _how_to_convert(path: Path) -> str:
-    code = (
-        "import torch, safetensors.torch as st; "
-        f"s = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
-        "s = s.get('params_ema', s.get('params', s.get('state_dict', s))); "
-        "st.save_file({k: v.contiguous().clone() for k, v in s.items() if torch.is_tensor(v)}, "
-        f"{str(path.with_suffix(SUFFIX))!r})"
-    )
-    return (
-        f"{path}: a pickle file can run code and is not opened; convert it, "
-        f'if you trust its source, with: python -c "{code}"'
-    )
-
-
 def _as_float32(stored: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     tensors = {name: t.float() if t.is_floating_point() else t for name, t in stored.items()}
     bad = [name for name, t in tensors.items() if not torch.isfinite(t).all()]
@@ -303,22 +276,6 @@ def _json_object(metadata: Mapping[str, str], key: str, path: Path) -> dict[str,
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: damaged metadata: {key} is no JSON object")
     return value
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path = path.resolve()  # a link stays a link
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _first(names: Iterable[str]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..checks import check_choice, check_integer, check_number
+from .common import BICUBIC_HALO, SCALES, bicubic, check_rgb, in_float32
 
 # mean colour of DIV2K, which the paper subtracts before the first convolution
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -37,16 +39,11 @@ class EDSRConfig:
     tail: Literal["classic", "direct"] = "classic"
 
     def __post_init__(self) -> None:
-        if self.scale not in (2, 3, 4):
-            raise ValueError(f"scale: expected 2, 3 or 4, got {self.scale!r}")
-        if self.width < 1:
-            raise ValueError(f"width: expected at least 1, got {self.width!r}")
-        if self.blocks < 0:
-            raise ValueError(f"blocks: expected at least 0, got {self.blocks!r}")
-        if not (math.isfinite(self.res_scale) and 0.0 < self.res_scale <= 1.0):
-            raise ValueError(f"res_scale: expected a number above 0, at most 1, got {self.res_scale!r}")
-        if self.tail not in ("classic", "direct"):
-            raise ValueError(f"tail: expected 'classic' or 'direct', got {self.tail!r}")
+        check_choice(self.scale, "scale", SCALES)
+        check_integer(self.width, "width", minimum=1)
+        check_integer(self.blocks, "blocks", minimum=0)
+        check_number(self.res_scale, "res_scale", above=0.0, maximum=1.0)
+        check_choice(self.tail, "tail", ("classic", "direct"))
 
 
 class ResidualBlock(nn.Module):
@@ -101,7 +98,7 @@ class EDSR(nn.Module):
     def halo(self) -> int:
         """Input pixels of context: one for every convolution at input size, one for those beyond it."""
         body = 1 + 2 * self.config.blocks + 1
-        return max(body + 1, 2) if self.config.tail == "direct" else body + 2
+        return max(body + 1, BICUBIC_HALO) if self.config.tail == "direct" else body + 2
 
     def forward(self, rgb: Tensor) -> Tensor:
         """Upsample.
@@ -115,18 +112,18 @@ class EDSR(nn.Module):
         Raises:
             ValueError: `rgb` has another shape.
         """
-        if rgb.ndim != 4 or rgb.shape[1] != 3:
-            raise ValueError(f"rgb: expected [B, 3, H, W], got {tuple(rgb.shape)}")
+        check_rgb(rgb)
         rgb = rgb.float()
-        direct = self.config.tail == "direct"
-        unit = 1.0 if direct else 255.0  # the paper's weights live in 0..255
-        head = self.head((rgb - self.mean) * unit)
-        features = self.blocks_end(self.blocks(head)) + head
-        detail = self.tail(features).float()
-        if direct:
-            size = (rgb.shape[2] * self.scale, rgb.shape[3] * self.scale)
-            return detail + F.interpolate(rgb, size=size, mode="bicubic", antialias=True)
-        return detail / unit + self.mean
+        if self.config.tail == "direct":
+            detail = self.tail(self._features(rgb - self.mean))
+            return detail.float() + bicubic(rgb, self.scale)
+        # the paper's weights live in 0..255
+        features = self.tail[:-1](self._features((rgb - self.mean) * 255.0))
+        return in_float32(self.tail[-1], features) / 255.0 + self.mean
+
+    def _features(self, centred: Tensor) -> Tensor:
+        head = self.head(centred)
+        return self.blocks_end(self.blocks(head)) + head
 
 
 def _classic_upsampling(config: EDSRConfig) -> list[nn.Module]:
