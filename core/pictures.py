@@ -1,0 +1,175 @@
+"""Picture files in and out, with their depth, colour profile and EXIF: reading, and the names for writing."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from .picture_format import Picture, PictureError, PictureWarning, find_pictures, reason
+from .picture_output import check_output, write_atomic, write_picture
+from .png16 import decode_png16, is_png16
+from .tiff16 import decode_tiff16
+
+__all__ = [
+    "Picture",
+    "PictureError",
+    "PictureWarning",
+    "check_output",
+    "find_pictures",
+    "read_picture",
+    "write_atomic",
+    "write_picture",
+]
+
+_ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
+# Tags of the main directory that describe the photograph; the others describe the file they were in.
+_KEPT_TAGS = (0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
+_MODES_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Read a picture file.
+
+    The EXIF orientation is applied. Palettes become RGB, transparent colours an alpha channel, CMYK is
+    converted through its profile to sRGB; 16-bit PNG and TIFF keep their depth. Of several frames the
+    first is taken.
+
+    Args:
+        path: a file of any format that Pillow reads.
+
+    Returns:
+        The picture.
+
+    Raises:
+        PictureError: no such file, not a picture, damaged, of a kind that cannot be used (floating point),
+            or of more pixels than Pillow's limit against decompression bombs.
+
+    Warns:
+        PictureWarning: something of the file was left out (further frames, depth beyond 8 bits, EXIF).
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path}: {reason(error)}") from error
+    if not data:
+        raise PictureError(f"{path}: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of its own accord at half the size that it refuses, and of odd metadata.
+            warnings.simplefilter("ignore")
+            picture, notes = _decode(data)
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{path}: not a picture in a format that is known here") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path}: too large ({reason(error)})") from error
+    except Exception as error:  # decoders raise nearly everything on damaged files: SyntaxError, KeyError, …
+        raise PictureError(f"{path}: cannot be read ({reason(error)})") from error
+    for note in notes:
+        warnings.warn(f"{path}: {note}", PictureWarning, stacklevel=2)
+    return picture
+
+
+def _decode(data: bytes) -> tuple[Picture, list[str]]:
+    notes: list[str] = []
+    with Image.open(io.BytesIO(data)) as file:
+        frames = getattr(file, "n_frames", 1)
+        if frames > 1 and file.format != "MPO":  # a camera's MPO is one photograph with previews
+            notes.append(f"the first of {frames} frames is used")
+        file.seek(0)
+        file.load()
+        icc = file.info.get("icc_profile") or None
+        orientation, exif = _exif(file, notes)
+        tiff = decode_tiff16(data) if file.format == "TIFF" else None
+        if is_png16(data):
+            samples, top = decode_png16(data), 65535
+        elif tiff is not None:
+            (samples, orientation), top = tiff, 65535
+        else:
+            samples, top, icc = _samples(file, icc)
+            if top == 255 and file.format == "TIFF" and 16 in _bits_per_sample(file):
+                notes.append("this kind of 16-bit TIFF is read with 8 bits")
+    samples = _turned(samples, orientation)
+    grey = samples.shape[2] < 3
+    if samples.shape[2] == 2:  # networks see RGB, alpha is the fourth channel
+        samples = samples[:, :, [0, 0, 0, 1]]
+    image = torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1), np.float32))
+    image = image.div_(float(top)).unsqueeze(0)
+    return Picture(image, 16 if top == 65535 else 8, grey, icc, exif), notes
+
+
+def _bits_per_sample(file: Image.Image) -> tuple[int, ...]:
+    return tuple(getattr(file, "tag_v2", {}).get(258, ()))
+
+
+def _samples(
+    file: Image.Image, icc: bytes | None
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], int, bytes | None]:
+    """What Pillow decoded as `[H, W, C]`, the value of white, and the profile that still holds."""
+    if file.mode in _MODES_16 or (file.mode == "I" and file.format in ("PNG", "PPM")):
+        values = np.asarray(file)
+        return values.clip(0, 65535).astype(np.uint16)[:, :, None], 65535, icc
+    if file.mode in ("I", "F"):
+        raise ValueError(
+            f"pictures of {'floating-point' if file.mode == 'F' else '32-bit'} values are not supported"
+        )
+    if file.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        file, icc = _to_rgb(file, icc), None
+    elif file.mode == "1":
+        file = file.convert("L")
+    alpha = file.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in file.info
+    grey = file.mode in ("L", "LA", "La")
+    file = file.convert(("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB"))
+    values = np.asarray(file)
+    return values.reshape(values.shape[0], values.shape[1], -1), 255, icc
+
+
+def _to_rgb(file: Image.Image, icc: bytes | None) -> Image.Image:
+    if icc:
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            converted = ImageCms.profileToProfile(
+                file, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+        except (ImageCms.PyCMSError, ImportError):
+            converted = None  # a profile of another colour space: as if there were none
+        if converted is not None:
+            return converted
+    return file.convert("RGB")
+
+
+def _exif(file: Image.Image, notes: list[str]) -> tuple[int, bytes | None]:
+    """The orientation still to be applied, and the rest of the EXIF data."""
+    try:
+        source = file.getexif()
+        orientation = source.get(_ORIENTATION, 1)
+        kept = Image.Exif()
+        for tag in _KEPT_TAGS:
+            if tag in source:
+                kept[tag] = source[tag]
+        directories = [(tag, source.get_ifd(tag)) for tag in (_EXIF_IFD, _GPS_IFD)]
+        for tag, values in directories:
+            if values:
+                kept.get_ifd(tag).update(values)
+        block = kept.tobytes() if len(kept) or any(values for _, values in directories) else None
+    except Exception as error:  # damaged metadata must not cost the picture
+        notes.append(f"EXIF data left out ({reason(error)})")
+        return 1, None
+    return orientation if orientation in range(1, 9) else 1, block
+
+
+def _turned(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Apply an EXIF orientation (Exif 2.32, tag 274) to `[H, W, C]`."""
+    if orientation >= 5:  # rows are columns
+        samples = samples.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return samples
