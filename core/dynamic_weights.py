@@ -59,7 +59,9 @@ class DynamicWeights(nn.Module):
         self.config = config or DynamicWeightsConfig()
         width = self.config.width
         self.own = nn.Conv2d(7, width, 3, padding=1)
-        self.joint = nn.Conv2d(2 * width, width, 3, padding=1)
+        # Together one convolution of [own, context], the second half of it done once for all images.
+        self.joint = nn.Conv2d(width, width, 3, padding=1)
+        self.context = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.last = nn.Conv2d(width, 1, 1, bias=False)  # a bias would add the same to all logits
         nn.init.zeros_(self.last.weight)  # zero-init: at birth the weights are the prior's
         self.prior = nn.Parameter(torch.tensor(softplus_inverse(_PRIOR)))
@@ -79,12 +81,10 @@ class DynamicWeights(nn.Module):
         if images.ndim != 5 or images.shape[1] < 2 or images.shape[2] != 3:
             raise ValueError(f"images: expected [B, N >= 2, 3, H, W], got {tuple(images.shape)}")
         _, N, _, H, W = images.shape
-        planes = self._planes(images).to(self.last.weight.dtype)
-        own = F.relu(self.own(rearrange(planes, "b n c h w -> (b n) c h w")))
-        own = rearrange(own, "(b n) c h w -> b n c h w", n=N)
-        context = own.mean(dim=1, keepdim=True).expand_as(own)
-        both = rearrange([own, context], "two b n c h w -> (b n) (two c) h w")
-        logits = self.last(F.relu(self.joint(both)))
+        own = F.relu(self.own(self._planes(images).to(self.last.weight.dtype)))
+        mean = rearrange(own, "(b n) c h w -> b n c h w", n=N).mean(dim=1)
+        joint = rearrange(self.joint(own), "(b n) c h w -> b n c h w", n=N) + self.context(mean).unsqueeze(1)
+        logits = self.last(F.relu(rearrange(joint, "b n c h w -> (b n) c h w")))
         dtype = torch.promote_types(images.dtype, torch.float32)
         logits = rearrange(logits.to(dtype), "(b n) 1 h w -> b n h w", n=N)
         logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)[..., :H, :W]
@@ -94,12 +94,18 @@ class DynamicWeights(nn.Module):
 
     @staticmethod
     def _planes(images: Tensor) -> Tensor:
+        # [B·N, 7, H/2, W/2]: the image, its difference from the finest, the contrast lost by halving.
         # Full precision even under autocast: the differences between the images are small.
         images = images.to(torch.promote_types(images.dtype, torch.float32))
-        B, _, _, H, W = images.shape
-        flat = rearrange(images, "b n c h w -> (b n) c h w")
-        flat = F.pad(flat, (0, W % 2, 0, H % 2), mode="replicate")
-        cells = rearrange(flat, "(b n) c (h u) (w v) -> b n c (u v) h w", b=B, u=2, v=2)
-        mean = cells.mean(dim=3)
-        contrast = (cells - mean.unsqueeze(3)).abs().mean(dim=(2, 3)).unsqueeze(2)
-        return torch.cat([mean - 0.5, (mean - mean[:, -1:]) / _DETAIL, contrast / _DETAIL], dim=2)
+        N, H, W = images.shape[1], images.shape[3], images.shape[4]
+        mean = _half(rearrange(images, "b n c h w -> (b n) c h w"))
+        finest = _half(images[:, -1]).repeat_interleave(N, dim=0)
+        luma = rearrange(images.mean(dim=2), "b n h w -> (b n) 1 h w")
+        smooth = F.interpolate(_half(luma), scale_factor=2, mode="nearest")[..., :H, :W]
+        contrast = _half((luma - smooth).abs())
+        return torch.cat([mean - 0.5, (mean - finest) / _DETAIL, contrast / _DETAIL], dim=1)
+
+
+def _half(image: Tensor) -> Tensor:
+    # Means of 2×2 pixels; the cells cut by the border of an odd size hold the mean of what is there.
+    return F.avg_pool2d(image, 2, ceil_mode=True)
