@@ -91,9 +91,14 @@ def test_editable_install_leads_back_to_the_checkout(checkout_copy: Path, run_py
     site = tmp_path / "site"
     offline = ("--no-deps", "--no-index", "--no-build-isolation")
     _pip("install", *offline, "--target", site, "--editable", checkout_copy)
-    # PYTHONPATH does not process .pth files, which an editable install consists of.
+    # An editable install is a .pth file, which PYTHONPATH does not process. The one that may be running is
+    # put aside, because its finder has the same name.
     code = f"""
-import site
+import site, sys
+sys.meta_path = [f for f in sys.meta_path if "__editable__" not in getattr(f, "__module__", "")]
+for name in [name for name in sys.modules if name.startswith("__editable__")]:
+    del sys.modules[name]
+sys.path.insert(0, {str(site)!r})
 site.addsitedir({str(site)!r})
 from progressive_upsampling import core
 print(core.__file__)
