@@ -1,0 +1,158 @@
+"""Inputs that several nodes share, and how they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.denoise import STEPS
+from ..core.layout import mask_to_map
+from ..core.noise import MAX_SEED
+from ..core.precision import DTYPES
+from ..core.resample import resample
+from ..core.sizes import MAX_SCALE, target_size
+
+CATEGORY = "Progressive Upsampling"
+MAX_SIDE = 16384
+Model = io.Custom("PU_MODEL")
+
+
+def model_input(use: str) -> Any:
+    """The optional model; `use` says what it is used for."""
+    tooltip = f"A progressive model, whose part for the chosen stage {use}."
+    return Model.Input("model", optional=True, tooltip=tooltip)
+
+
+def stage_input() -> Any:
+    """Which stage of the chain the node stands in."""
+    return io.Int.Input(
+        "stage",
+        default=1,
+        min=1,
+        max=16,
+        tooltip="Number of the stage, counted from 1. Chooses that stage's weights and noise; a stage beyond "
+        "the model's last one uses the last one's weights.",
+    )
+
+
+def scale_inputs(default: float) -> list[Any]:
+    """Scale, or an exact size."""
+    either = "0 = follow the other side, or the scale when both are 0. The result has exactly this size."
+    return [
+        io.Float.Input(
+            "scale",
+            default=default,
+            min=0.05,
+            max=float(MAX_SCALE),
+            step=0.05,
+            tooltip="Size of the result in multiples of the input's size. Used while width and height are 0.",
+        ),
+        io.Int.Input("width", default=0, min=0, max=MAX_SIDE, tooltip=f"Width in pixels. {either}"),
+        io.Int.Input("height", default=0, min=0, max=MAX_SIDE, tooltip=f"Height in pixels. {either}"),
+    ]
+
+
+def seed_input() -> Any:
+    """The seed of the noise."""
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=MAX_SEED,
+        control_after_generate=True,
+        tooltip="Which noise is drawn. The same seed gives the same picture, whatever the tile size, the "
+        "device or the other images of the batch.",
+    )
+
+
+def strength_input() -> Any:
+    """Multiplier on the noise."""
+    return io.Float.Input(
+        "strength",
+        default=1.0,
+        min=0.0,
+        max=4.0,
+        step=0.05,
+        tooltip="Multiplier on the noise: 0 = no noise, 1 = as trained, more = freer texture.",
+    )
+
+
+def refinement_inputs() -> list[Any]:
+    """How much texture to add, and in how many steps."""
+    return [
+        io.Float.Input(
+            "detail",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            display_mode=io.NumberDisplay.slider,
+            tooltip="0 = the estimate of least error, a little soft; 1 = fully refined from the noise, "
+            "with more texture and more error; between them a blend. Above 0 it costs `steps` more "
+            "evaluations.",
+        ),
+        io.Combo.Input(
+            "steps",
+            options=[str(steps) for steps in STEPS],
+            default="4",
+            tooltip="Evaluations of the network for the refined part. More follow the noise more closely; "
+            "time grows in proportion. Without detail they are not run.",
+        ),
+    ]
+
+
+def machine_inputs() -> list[Any]:
+    """What changes time and memory and not the picture."""
+    return [
+        io.Int.Input(
+            "tile",
+            default=0,
+            min=0,
+            max=8192,
+            step=64,
+            tooltip="Side of a tile in pixels of the node's input; 0 = choose. Smaller needs less memory "
+            "and more time. Tiles leave no seams: in fp32 the picture is the same for every tile size.",
+        ),
+        io.Combo.Input(
+            "precision",
+            options=list(DTYPES),
+            default="auto",
+            tooltip="Number format inside the networks. auto = bf16 or fp16 where the hardware is fast in "
+            "it; fp32 = slowest and exact.",
+        ),
+    ]
+
+
+def wanted_size(image: Tensor, scale: float, width: int, height: int) -> tuple[int, int]:
+    """(height, width) that a node's `scale`, `width` and `height` ask for.
+
+    Args:
+        image: `[B, C, H, W]`.
+        scale: used while both sides are 0.
+        width, height: pixels; one of them 0 keeps the aspect ratio.
+
+    Raises:
+        ValueError: the result would have a side out of range.
+    """
+    H, W = image.shape[-2:]
+    if not width and not height:
+        return target_size(H, W, scale, None)
+    size = (height or max(round(H * width / W), 1), width or max(round(W * height / H), 1))
+    return target_size(H, W, None, size)
+
+
+def map_for(mask: Tensor, image: Tensor) -> Tensor:
+    """A MASK as the map of an image: a mask of another size is brought to the image's by bilinear.
+
+    Args:
+        mask: `[H', W']` or `[B, H', W']`.
+        image: `[B, C, H, W]`.
+
+    Returns:
+        `[B or 1, 1, H, W]`.
+    """
+    map_ = mask_to_map(mask)
+    size = (image.shape[-2], image.shape[-1])
+    return map_ if tuple(map_.shape[-2:]) == size else resample(map_, size, "bilinear")

@@ -1,0 +1,85 @@
+"""Attention U-Net Denoise (article 2.3, 2.4)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.chain import Chain
+from ..core.layout import from_bhwc
+from . import _runtime as runtime
+from ._inputs import CATEGORY, machine_inputs, map_for, model_input, refinement_inputs, stage_input
+
+
+class AttnUNetDenoise(io.ComfyNode):
+    """Turn a noisy image into a clean one."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node's schema."""
+        return io.Schema(
+            node_id="PU_AttnUNetDenoise",
+            display_name="Attention U-Net Denoise",
+            category=f"{CATEGORY}/stage",
+            description="Estimates the true image from a noisy one, in one step (least error) or a few "
+            "(more texture). With the upsampled image as conditioning it works as in the chain; without, "
+            "it is a denoiser.",
+            inputs=[
+                io.Image.Input("noisy_image", tooltip="The image from Inject Noise, or any noisy image."),
+                io.Mask.Input(
+                    "sigma_map",
+                    tooltip="Standard deviation of its noise at every pixel, for images of 0..1; 0 = no "
+                    "noise. From Inject Noise; another size is brought to the image's.",
+                ),
+                *refinement_inputs(),
+                stage_input(),
+                *machine_inputs(),
+                model_input("denoises (the bundled model if none is connected)"),
+                io.Image.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The image before noise was added, of the same size. Without it the model "
+                    "works blind, from the noisy image alone.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "denoised_image", display_name="image", tooltip="The estimate of the true image."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        noisy_image: Tensor,
+        sigma_map: Tensor,
+        detail: float,
+        steps: str,
+        stage: int,
+        tile: int,
+        precision: str,
+        model: Chain | None = None,
+        conditioning: Tensor | None = None,
+    ) -> io.NodeOutput:
+        """Denoise the image."""
+        noisy = from_bhwc(noisy_image)
+        sigma = map_for(sigma_map, noisy)
+        known = None if conditioning is None else from_bhwc(conditioning)
+        chain = runtime.chain_or_default(model)
+        part = chain.stage(stage)
+
+        def work(job: runtime.Job) -> Tensor:
+            return part.denoise(
+                job.send(noisy),
+                job.send(sigma),
+                None if known is None else job.send(known),
+                steps=int(steps),
+                detail=detail,
+                tile=job.tile,
+                dtype=precision,
+                on_step=job.on_step,
+            )
+
+        result = runtime.run(work, [chain], tile, pixels=noisy[:, 0].numel())
+        return io.NodeOutput(runtime.to_comfy(result, like=noisy_image))

@@ -1,0 +1,62 @@
+"""Load Progressive Model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..core.chain import DEFAULT, KIND, Chain
+from ..core.checkpoint import bundled, read_metadata, resolve
+from . import _runtime as runtime
+from ._inputs import CATEGORY, Model
+
+
+class LoadModel(io.ComfyNode):
+    """Load a chain from a checkpoint."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node's schema."""
+        names = [*bundled_chains(), *runtime.model_files()]
+        return io.Schema(
+            node_id="PU_LoadModel",
+            display_name="Load Progressive Model",
+            category=f"{CATEGORY}/model",
+            description="Loads a model for the nodes of this pack: a bundled one, or a .safetensors file in "
+            "models/progressive_upsampling.",
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=names,
+                    default=DEFAULT if DEFAULT in names else None,
+                    tooltip="A bundled model, or a file in models/progressive_upsampling. Press R to see "
+                    "new files.",
+                ),
+            ],
+            outputs=[
+                Model.Output(
+                    "model",
+                    display_name="model",
+                    tooltip="All stages: upsamplers, noise controllers, denoisers, weights.",
+                )
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, **_: Any) -> Any:
+        """Load again when the file has changed."""
+        try:
+            return runtime.fingerprint(runtime.model_path(model_name))
+        except (ValueError, OSError):
+            return float("nan")  # never equal: let execute say what is wrong
+
+    @classmethod
+    def execute(cls, model_name: str) -> io.NodeOutput:
+        """Load the model."""
+        return io.NodeOutput(runtime.load_once(runtime.model_path(model_name), Chain.from_pretrained))
+
+
+def bundled_chains() -> list[str]:
+    """Names of the bundled checkpoints that hold a chain."""
+    return [name for name in bundled() if read_metadata(resolve(name)).get("kind") == KIND]

@@ -1,0 +1,132 @@
+"""Multi-Scale Fuse (article 2.5)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.chain import Chain
+from ..core.checks import check_choice
+from ..core.fusion import MODES, STRUCTURES, fuse
+from ..core.layout import from_bhwc, map_to_mask
+from . import _runtime as runtime
+from ._inputs import CATEGORY, model_input, stage_input
+
+MOST = 6
+
+
+class MultiScaleFuse(io.ComfyNode):
+    """Make one image of several."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node's schema."""
+        return io.Schema(
+            node_id="PU_MultiScaleFuse",
+            display_name="Multi-Scale Fuse",
+            category=f"{CATEGORY}/stage",
+            description="Makes one image of two to six of any sizes: a weighted sum at every pixel, at the "
+            "size of the largest. Where all images agree, the result is that image.",
+            inputs=[
+                *[_image_input(number) for number in range(1, MOST + 1)],
+                io.Combo.Input(
+                    "mode",
+                    options=list(reversed(MODES)),
+                    default="learned",
+                    tooltip="learned = a small network weighs every pixel; attention = images count where "
+                    "they look like the finest; weighted = the weights below.",
+                ),
+                io.Combo.Input(
+                    "structure",
+                    options=list(STRUCTURES),
+                    default="flat",
+                    tooltip="flat = all at once; hierarchical = the coarsest two first, then the next; "
+                    "laplacian = each band of detail with weights of its own.",
+                ),
+                io.String.Input(
+                    "weights",
+                    default="",
+                    placeholder="1, 1, 2",
+                    tooltip="Mode weighted: one number from 0 up for each connected image, in order; only "
+                    "their ratio counts. Empty = equal.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=1.0,
+                    min=0.01,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="Mode attention: small = the finest image wins where they differ; large = they "
+                    "are averaged.",
+                ),
+                stage_input(),
+                model_input("weighs (mode learned; the bundled model if none is connected)"),
+            ],
+            outputs=[
+                io.Image.Output("fused_image", display_name="image", tooltip="The fused image."),
+                io.Mask.Output(
+                    "weight_maps",
+                    display_name="weight maps",
+                    is_output_list=True,
+                    tooltip="For each connected image the share it has at every pixel, 0..1; together they "
+                    "are 1.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image_1: Tensor,
+        image_2: Tensor,
+        mode: str,
+        structure: str,
+        weights: str,
+        temperature: float,
+        stage: int,
+        model: Chain | None = None,
+        **more: Tensor | None,
+    ) -> io.NodeOutput:
+        """Fuse the images."""
+        check_choice(mode, "mode", MODES)
+        named = {"image_1": image_1, "image_2": image_2, **more}
+        images_bhwc = [named[name] for name in sorted(named)]
+        connected = [image for image in images_bhwc if image is not None]
+        images = [from_bhwc(image) for image in connected]
+        chain = runtime.chain_or_default(model) if mode == "learned" else None
+        part = chain.stage(stage) if chain else None
+        given = parse_weights(weights) if mode == "weighted" else None
+
+        def work(job: runtime.Job) -> list[Tensor]:
+            sent = [job.send(image) for image in images]
+            if part is not None and structure == "flat":
+                image, maps = part.fuse(sent)
+            else:
+                net = part.weights if part else None
+                image, maps = fuse(sent, mode, structure, given, net, temperature=temperature)
+            return [maps, image]
+
+        pixels = max(image[:, 0].numel() for image in images) * len(images)
+        maps, image = runtime.run(work, [chain] if chain else [], pixels=pixels)
+        masks = [runtime.on_intermediate(map_to_mask(map_)) for map_ in maps.split(1, dim=1)]
+        return io.NodeOutput(runtime.to_comfy(image, like=connected[-1]), masks)
+
+
+def _image_input(number: int) -> io.Image.Input:
+    place = {1: "The coarsest image", 2: "The next finer image"}.get(number, "A further, finer image")
+    return io.Image.Input(
+        f"image_{number}", optional=number > 2, tooltip=f"{place}; any size, same batch and channels."
+    )
+
+
+def parse_weights(text: str) -> list[float] | None:
+    """Numbers from text such as "1, 1, 2"; None for empty text.
+
+    Raises:
+        ValueError: something is no number.
+    """
+    words = text.replace(",", " ").replace(";", " ").split()
+    try:
+        return [float(word) for word in words] or None
+    except ValueError:
+        raise ValueError(f"weights: expected numbers such as '1, 1, 2', got {text!r}") from None

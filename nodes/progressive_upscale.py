@@ -1,0 +1,142 @@
+"""Progressive Upscale: the whole chain in one node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.adaptive_noise import MODES
+from ..core.chain import Chain
+from ..core.layout import from_bhwc
+from ..core.noise import KINDS
+from . import _runtime as runtime
+from ._inputs import (
+    CATEGORY,
+    machine_inputs,
+    model_input,
+    refinement_inputs,
+    scale_inputs,
+    seed_input,
+    strength_input,
+    wanted_size,
+)
+
+
+class ProgressiveUpscale(io.ComfyNode):
+    """Take an image to its target size, stage by stage."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node's schema."""
+        return io.Schema(
+            node_id="PU_ProgressiveUpscale",
+            display_name="Progressive Upscale",
+            category=CATEGORY,
+            description="Takes an image to its target size in stages of ×2: upsample, add noise, denoise, "
+            "residual skip, fuse. The same as a graph of the separate nodes.",
+            inputs=[
+                io.Image.Input("image", tooltip="The image to enlarge, any size and aspect ratio."),
+                *scale_inputs(4.0),
+                *refinement_inputs(),
+                strength_input(),
+                seed_input(),
+                io.Combo.Input(
+                    "noise",
+                    options=list(reversed(MODES)),
+                    default="learned",
+                    tooltip="Where noise goes: learned = where the model expects errors; gradient = more "
+                    "at edges; uniform = everywhere alike. Counts while detail is above 0.",
+                ),
+                io.Combo.Input(
+                    "distribution",
+                    options=list(KINDS),
+                    default="gaussian",
+                    tooltip="gaussian = what models are trained with; uniform = bounded; correlated = "
+                    "grains of a few pixels. Counts while detail is above 0.",
+                ),
+                io.Float.Input(
+                    "skip",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Multiplier on the residual skip: 0 = off, 1 = as trained.",
+                ),
+                io.Boolean.Input(
+                    "fusion",
+                    default=True,
+                    tooltip="Whether each stage's result is fused with the image before it.",
+                ),
+                *machine_inputs(),
+                model_input("does the work (the bundled model if none is connected)"),
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    optional=True,
+                    tooltip="A community model from Load Upscale Model, used as the upsampler of every "
+                    "stage.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "upscaled_image", display_name="image", tooltip="The image at its target size."
+                ),
+                io.Image.Output(
+                    "stages",
+                    display_name="stages",
+                    is_output_list=True,
+                    tooltip="The image after every stage, as a list; the last is the result.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        scale: float,
+        width: int,
+        height: int,
+        detail: float,
+        steps: str,
+        strength: float,
+        seed: int,
+        noise: str,
+        distribution: str,
+        skip: float,
+        fusion: bool,
+        tile: int,
+        precision: str,
+        model: Chain | None = None,
+        upscale_model: Any = None,
+    ) -> io.NodeOutput:
+        """Run the chain."""
+        source = from_bhwc(image)
+        size = wanted_size(source, scale, width, height)
+        chain = runtime.chain_or_default(model)
+        extra = [] if upscale_model is None else [runtime.community_network(upscale_model)]
+
+        def work(job: runtime.Job) -> list[Tensor]:
+            return chain.stages_of(
+                source,
+                size=size,
+                upsampler=None
+                if upscale_model is None
+                else runtime.community_upsampler(upscale_model, job.tile),
+                seed=seed,
+                strength=strength,
+                detail=detail,
+                steps=int(steps),
+                noise=noise,
+                distribution=distribution,
+                skip=skip,
+                fusion=fusion,
+                tile=job.tile,
+                dtype=precision,
+                on_step=job.on_step,
+            )
+
+        stages = runtime.run(work, [chain, *extra], tile, pixels=source.shape[0] * size[0] * size[1])
+        results = [runtime.to_comfy(stage, like=image) for stage in stages]
+        return io.NodeOutput(results[-1], results)

@@ -1,0 +1,100 @@
+"""Residual Skip (article 2.6)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.chain import Chain
+from ..core.layout import from_bhwc
+from ..core.residual import skip
+from . import _runtime as runtime
+from ._inputs import CATEGORY, model_input, stage_input
+
+
+class ResidualSkip(io.ComfyNode):
+    """Bring part of the previous image back."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node's schema."""
+        return io.Schema(
+            node_id="PU_ResidualSkip",
+            display_name="Residual Skip",
+            category=f"{CATEGORY}/stage",
+            description="Brings part of the previous image back into the current one, so that stages do "
+            "not drift away from what was there. With all of it the result is the previous image, "
+            "enlarged.",
+            inputs=[
+                io.Image.Input(
+                    "current", tooltip="The image of this stage, usually denoised. Sets the size."
+                ),
+                io.Image.Input(
+                    "previous", tooltip="The image of the stage before, any size; enlarged by bicubic."
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=["weighted", "constant", "cosine", "attention"],
+                    default="weighted",
+                    tooltip="weighted = the model's learned weight for each band of detail; constant = "
+                    "strength everywhere; cosine = by stage position, as DemoFusion; attention = where "
+                    "both look alike.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Multiplier on the weight: 0 = the current image exactly, 1 = all that the "
+                    "mode gives.",
+                ),
+                io.Float.Input(
+                    "position",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Mode cosine: where in the process this is. 1 = at its start, the previous "
+                    "image leads; 0.5 = one eighth of it; 0 = at its end, none.",
+                ),
+                io.Int.Input(
+                    "levels",
+                    default=1,
+                    min=1,
+                    max=8,
+                    tooltip="All modes but weighted: bands of detail. With more, coarse bands take more of "
+                    "the previous image than fine ones, which keeps new detail.",
+                ),
+                stage_input(),
+                model_input("weighs (mode weighted; the bundled model if none is connected)"),
+            ],
+            outputs=[
+                io.Image.Output("combined_image", display_name="image", tooltip="Current image with skip.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        current: Tensor,
+        previous: Tensor,
+        mode: str,
+        strength: float,
+        position: float,
+        levels: int,
+        stage: int,
+        model: Chain | None = None,
+    ) -> io.NodeOutput:
+        """Add the skip."""
+        now, before = from_bhwc(current), from_bhwc(previous)
+        chain = runtime.chain_or_default(model) if mode == "weighted" else None
+
+        def work(job: runtime.Job) -> Tensor:
+            images = job.send(now), job.send(before)
+            if chain is not None:
+                return chain.stage(stage).skip(*images, strength)
+            return skip(*images, mode, strength, position, levels)
+
+        result = runtime.run(work, [chain] if chain else [], pixels=now[:, 0].numel())
+        return io.NodeOutput(runtime.to_comfy(result, like=current))

@@ -1,0 +1,129 @@
+"""Upsample (article 2.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor, nn
+
+from ..core.chain import Chain
+from ..core.checkpoint import CheckpointError, bundled
+from ..core.checks import check_choice
+from ..core.layout import from_bhwc
+from ..core.resample import METHODS
+from ..core.upsample import Enlarge, upsample
+from ..core.upsamplers.registry import load_upsampler, upsampler_config
+from . import _runtime as runtime
+from ._inputs import CATEGORY, machine_inputs, model_input, scale_inputs, stage_input, wanted_size
+
+NETWORKS = ("espcn", "fsrcnn", "edsr")
+BUNDLED = "bundled"
+
+
+class Upsample(io.ComfyNode):
+    """Bring an image to another size, by interpolation or a network."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node's schema."""
+        return io.Schema(
+            node_id="PU_Upsample",
+            display_name="Upsample",
+            category=f"{CATEGORY}/stage",
+            description="Brings an image to another size: by interpolation, by ESPCN, FSRCNN or EDSR, by "
+            "the upsampler of a progressive model, or by any upscale model that ComfyUI loads. A network "
+            "runs as often as needed; antialiased bicubic then reduces its result to the exact size.",
+            inputs=[
+                io.Image.Input("image", tooltip="The image to enlarge or reduce."),
+                io.Combo.Input(
+                    "method",
+                    options=[*METHODS, *NETWORKS],
+                    default="bicubic",
+                    tooltip="How pixels are made. nearest = blocks, bilinear = soft, bicubic = the usual "
+                    "baseline, lanczos = sharper with faint halos; espcn, fsrcnn and edsr are networks. A "
+                    "connected model or upscale_model takes its place.",
+                ),
+                *scale_inputs(2.0),
+                io.Combo.Input(
+                    "checkpoint",
+                    options=[BUNDLED, *runtime.model_files()],
+                    default=BUNDLED,
+                    tooltip="Weights of the methods espcn, fsrcnn and edsr: the bundled ones, or a "
+                    ".safetensors file in models/progressive_upsampling.",
+                ),
+                stage_input(),
+                *machine_inputs(),
+                model_input("upsamples, whatever the method says"),
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    optional=True,
+                    tooltip="A community model from Load Upscale Model, used whatever the method says.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("upsampled_image", display_name="image", tooltip="The image at its new size.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        method: str,
+        scale: float,
+        width: int,
+        height: int,
+        checkpoint: str,
+        stage: int,
+        tile: int,
+        precision: str,
+        model: Chain | None = None,
+        upscale_model: Any = None,
+    ) -> io.NodeOutput:
+        """Upsample the image."""
+        check_choice(method, "method", (*METHODS, *NETWORKS))
+        if model is not None and upscale_model is not None:
+            raise ValueError("model, upscale_model: expected one of the two, got both")
+        source = from_bhwc(image)
+        size = wanted_size(source, scale, width, height)
+        network: nn.Module | None = None
+        if upscale_model is not None:
+            network = runtime.community_network(upscale_model)
+        elif model is not None:
+            network = runtime.chain_or_default(model).stage(stage).upsampler
+        elif method in NETWORKS:
+            ratio = max(size[0] / source.shape[2], size[1] / source.shape[3])
+            network = _network(method, checkpoint, ratio)
+
+        def work(job: runtime.Job) -> Tensor:
+            how: str | nn.Module | Enlarge = network or method
+            if upscale_model is not None:
+                how = runtime.community_upsampler(upscale_model, job.tile)
+            return upsample(job.send(source), size, how, tile=job.tile, dtype=precision, on_step=job.on_step)
+
+        networks = [network] if network else []
+        result = runtime.run(work, networks, tile, pixels=source.shape[0] * size[0] * size[1])
+        return io.NodeOutput(runtime.to_comfy(result, like=image))
+
+
+def _network(method: str, checkpoint: str, ratio: float) -> nn.Module:
+    """The network of a method: the chosen file's, or the bundled one of the best scale."""
+    if checkpoint == BUNDLED:
+        scales = sorted(int(name[len(method) + 2 :]) for name in bundled() if _is_of(name, method))
+        if not scales:
+            raise CheckpointError(
+                f"checkpoint: no {method} is bundled; choose a file of models/{runtime.FOLDER}"
+            )
+        best = next((scale for scale in scales if scale >= ratio - 1e-6), scales[-1])
+        checkpoint = f"{method}_x{best}"
+    network = runtime.load_once(runtime.model_path(checkpoint), load_upsampler)
+    kind = upsampler_config(network)["kind"]
+    if kind != method:
+        raise CheckpointError(f"checkpoint: expected one of {method}, {checkpoint!r} is of {kind}")
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def _is_of(name: str, method: str) -> bool:
+    return name.startswith(f"{method}_x") and name[len(method) + 2 :].isdigit()
