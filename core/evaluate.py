@@ -1,0 +1,205 @@
+"""Super-resolution quality over a folder of pictures, by the protocol of the literature."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from .checks import check_choice, check_image, check_integer
+from .metrics import CHANNELS, psnr, radial_spectrum_error, ssim
+from .progress import OnStep
+from .train.degrade import matlab_imresize
+
+BICUBIC = "bicubic"  # the row that every result has: it shows whether the protocol is right
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+Method = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture (or the mean over all) by one method.
+
+    Args:
+        picture: file name; "mean" for the mean.
+        method: name of the method.
+        psnr: dB.
+        ssim: at most 1.
+        spectrum: `radial_spectrum_error`, dB.
+        seconds: time the method took.
+    """
+
+    picture: str
+    method: str
+    psnr: float
+    ssim: float
+    spectrum: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate_folder`.
+
+    Args:
+        folder: name of the folder.
+        scale: factor.
+        channel: "y" or "rgb".
+        methods: method names, "bicubic" first.
+        rows: one per picture and method, pictures in the order of their names.
+    """
+
+    folder: str
+    scale: int
+    channel: str
+    methods: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def mean(self, method: str) -> Row:
+        """Mean over the pictures.
+
+        Args:
+            method: one of `methods`.
+
+        Returns:
+            A row whose picture is "mean".
+
+        Raises:
+            ValueError: no such method.
+        """
+        check_choice(method, "method", self.methods)
+        rows = [row for row in self.rows if row.method == method]
+
+        def mean(key: str) -> float:
+            return math.fsum(getattr(row, key) for row in rows) / len(rows)
+
+        return Row("mean", method, mean("psnr"), mean("ssim"), mean("spectrum"), mean("seconds"))
+
+    def to_json(self) -> str:
+        """The evaluation as JSON text: its fields, and "mean" by method; an infinite PSNR becomes null."""
+        content = asdict(self) | {"mean": {name: asdict(self.mean(name)) for name in self.methods}}
+        return json.dumps(_without_infinity(content), indent=2, allow_nan=False)
+
+
+@torch.no_grad()
+def evaluate_folder(
+    folder: str | Path,
+    scale: int,
+    methods: Mapping[str, Method],
+    *,
+    channel: str = "y",
+    on_step: OnStep | None = None,
+) -> Evaluation:
+    """Reduce each picture as the published benchmarks do, let each method enlarge it, and compare.
+
+    The picture is cropped to a multiple of the scale, reduced by MATLAB's imresize in 8 bits, enlarged,
+    quantised to 8 bits, and compared with `scale` pixels left out at each border. A grey picture stays grey:
+    the methods see it repeated to RGB, and the mean of what they return is compared with it.
+
+    Args:
+        folder: folder of pictures (PNG, JPEG, WebP, BMP, TIFF), all of which are read, not its subfolders.
+        scale: whole factor, >= 2.
+        methods: name to function of (`[1, 3, h, w]` float32 in 0..1 on the CPU, scale) to
+            `[1, 3, h·scale, w·scale]` on any device. "bicubic" is always computed and cannot be given.
+        channel: "y" or "rgb".
+        on_step: called after each picture of each method, with the enlarged picture.
+
+    Returns:
+        The rows, picture by picture.
+
+    Raises:
+        ValueError: no pictures in the folder, one that cannot be read or is too small, a bad scale, a name
+            that is taken, a method that returns another shape, NaN or infinity.
+    """
+    check_integer(scale, "scale", 2)
+    check_choice(channel, "channel", CHANNELS)
+    if BICUBIC in methods:
+        raise ValueError(f"methods: expected names other than {BICUBIC!r}, which is always computed")
+    paths = _picture_paths(Path(folder))
+    names = (BICUBIC, *methods)
+    rows: list[Row] = []
+    for path in paths:
+        truth = _read_8bit(path)
+        H, W = truth.shape[-2:]
+        truth = truth[..., : H - H % scale, : W - W % scale]
+        if min(truth.shape[-2:]) < 11 + 2 * scale:
+            raise ValueError(f"{path}: expected at least {11 + 2 * scale} pixels a side, got {H} x {W}")
+        reduced = matlab_imresize(truth, scale=1.0 / scale)
+        for name in names:
+            started = time.perf_counter()
+            if name == BICUBIC:
+                result = matlab_imresize(reduced, scale=float(scale)).float() / 255.0
+            else:
+                result = _enlarge(methods[name], name, reduced, scale)
+            seconds = time.perf_counter() - started
+            rows.append(_compare(path.name, name, result, truth, scale, channel, seconds))
+            if on_step is not None:
+                on_step(float(len(rows)), float(len(paths) * len(names)), result.clamp(0.0, 1.0))
+    return Evaluation(Path(folder).resolve().name, scale, channel, names, tuple(rows))
+
+
+def _enlarge(method: Method, name: str, reduced: Tensor, scale: int) -> Tensor:
+    C, h, w = reduced.shape[1:]
+    result = method(reduced.expand(-1, 3, -1, -1).float() / 255.0, scale)
+    expected = (1, 3, h * scale, w * scale)
+    if tuple(result.shape) != expected:
+        raise ValueError(f"{name}: expected a result {list(expected)}, got {tuple(result.shape)}")
+    check_image(result, name)
+    result = result.float().cpu()
+    return result.mean(dim=1, keepdim=True) if C == 1 else result
+
+
+def _compare(
+    picture: str, method: str, result: Tensor, truth: Tensor, scale: int, channel: str, seconds: float
+) -> Row:
+    reference = truth.float() / 255.0
+    return Row(
+        picture=picture,
+        method=method,
+        psnr=float(psnr(result, reference, channel=channel, crop=scale)),
+        ssim=float(ssim(result, reference, channel=channel, crop=scale)),
+        spectrum=float(radial_spectrum_error(result, reference, channel=channel, crop=scale)),
+        seconds=seconds,
+    )
+
+
+def _picture_paths(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"folder: expected a folder of pictures, got {folder}")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise ValueError(f"folder: expected pictures ({', '.join(SUFFIXES)}), found none in {folder}")
+    return paths
+
+
+def _read_8bit(path: Path) -> Tensor:
+    """Read a picture as `[1, 1 or 3, H, W]` uint8; alpha is dropped, 16 bits are rounded to 8."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode.startswith("I"):
+                levels = (np.asarray(picture).astype(np.int64) + 128) // 257
+                pixels = levels.clip(0, 255).astype(np.uint8)
+            else:
+                pixels = np.array(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
+    # PIL raises SyntaxError and ValueError too for broken files.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: expected a picture, but it cannot be read: {error}") from error
+    return rearrange(torch.from_numpy(np.atleast_3d(pixels)), "h w c -> 1 c h w").contiguous()
+
+
+def _without_infinity(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_infinity(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_infinity(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
