@@ -5,17 +5,17 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layout import rgb_to_ycbcr, ycbcr_to_rgb
+from ..separable import Axis, resize_axis
 
 SCALES = (2, 3, 4)
 BICUBIC_HALO = 2  # input pixels that a bicubic kernel reaches to either side when it enlarges
 
 
 def bicubic(image: Tensor, scale: int) -> Tensor:
-    """Enlarge by bicubic interpolation, as `core.resample` does, without its checks of every value.
+    """Enlarge by bicubic interpolation, bit for bit as `core.resample`, without its look at every value.
 
     Args:
         image: [B, C, H, W] float32.
@@ -24,9 +24,11 @@ def bicubic(image: Tensor, scale: int) -> Tensor:
     Returns:
         [B, C, H·scale, W·scale], not clamped.
     """
-    size = (image.shape[2] * scale, image.shape[3] * scale)
-    # antialias makes torch use a = -0.5; without it the kernel is another one, a = -0.75
-    return F.interpolate(image, size=size, mode="bicubic", antialias=True)
+    image = image.contiguous()
+    for dim in (2, 3):
+        length = image.shape[dim]
+        image = resize_axis(image, dim, Axis(length, length * scale, scale, "bicubic"))
+    return image
 
 
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
