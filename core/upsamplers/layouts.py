@@ -54,7 +54,7 @@ def unwrap(state: Mapping[str, object]) -> dict[str, Tensor]:
         state: tensors by key; mappings inside (`params`, `state_dict`) are flattened with dots.
 
     Returns:
-        The tensors under bare keys.
+        The tensors under bare keys, floating ones as float32.
     """
     tensors = _flat(state)
     while True:
@@ -217,7 +217,7 @@ def _flat(state: Mapping[str, object], prefix: str = "") -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if isinstance(value, Tensor):
-            tensors[f"{prefix}{key}"] = value
+            tensors[f"{prefix}{key}"] = value.float() if value.is_floating_point() else value
         elif isinstance(value, Mapping):
             tensors.update(_flat(value, f"{prefix}{key}."))
     return tensors

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from progressive_upsampling.core import checkpoint as ck
-from progressive_upsampling.core.checkpoint import CheckpointError
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from progressive_upsampling.core import checkpoint as ck
+from progressive_upsampling.core.checkpoint import CheckpointError
 
 CONFIG = {"kind": "edsr", "widths": [1, 2], "nested": {"a": None, "b": 0.5}}
 PROVENANCE = {"data": "T91", "licence": "MIT"}

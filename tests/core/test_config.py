@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
+
 from progressive_upsampling.core.config import from_dict, to_dict
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from progressive_upsampling.core.resample import resample
 from progressive_upsampling.core.upsamplers import EDSR, EDSRConfig
-from torch import nn
 
 SCALES = (2, 3, 4)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from progressive_upsampling.core.resample import resample
-from progressive_upsampling.core.upsamplers import ESPCN, FSRCNN, ESPCNConfig, FSRCNNConfig
 from skimage.color import rgb2ycbcr, ycbcr2rgb
 from torch import Tensor, nn
+
+from progressive_upsampling.core.resample import resample
+from progressive_upsampling.core.upsamplers import ESPCN, FSRCNN, ESPCNConfig, FSRCNNConfig
 
 SCALES = (2, 3, 4)
 NETWORKS = [ESPCN(ESPCNConfig(s)) for s in SCALES] + [FSRCNN(FSRCNNConfig(s)) for s in SCALES]

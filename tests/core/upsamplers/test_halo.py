@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from progressive_upsampling.core.upsamplers import (
     EDSR,
     ESPCN,
@@ -12,7 +14,6 @@ from progressive_upsampling.core.upsamplers import (
     ESPCNConfig,
     FSRCNNConfig,
 )
-from torch import Tensor, nn
 
 CONFIGS = [
     *(EDSRConfig(s, width=8, blocks=1, tail=tail) for s in (2, 3, 4) for tail in ("classic", "direct")),
