@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -56,7 +58,7 @@ def test_an_image_is_wholly_similar_to_itself(size: tuple[int, int]) -> None:
 def test_similarity_falls_with_the_difference_and_forgives_more_at_a_higher_temperature() -> None:
     image, change = torch.rand(1, 3, 33, 47), torch.rand(1, 3, 33, 47) - 0.5
     falling = [similarity(image, image + step * change).mean() for step in (0.0, 0.05, 0.1, 0.2)]
-    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a > b for a, b in pairwise(falling))
     hot, cold = (similarity(image, image + 0.1 * change, t) for t in (4.0, 0.25))
     assert (hot > cold).all() and cold.min() >= 0 and hot.max() <= 1
 
