@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -34,3 +37,25 @@ def randomised() -> Callable[[nn.Module], nn.Module]:
         return module.eval()
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def plain() -> ModuleType:
+    """The module plain_layouts, which importlib mode keeps tests from importing by name."""
+    path = Path(__file__).with_name("plain_layouts.py")
+    spec = importlib.util.spec_from_file_location("plain_layouts", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def close() -> Callable[[Tensor, Tensor], None]:
+    """Assert that two pictures are the same to float32 rounding, and no blank ones."""
+
+    def check(actual: Tensor, expected: Tensor) -> None:
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-5)
+
+    return check

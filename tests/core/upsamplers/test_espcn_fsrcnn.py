@@ -62,7 +62,7 @@ def test_initialisation_is_the_papers() -> None:
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{type(n).__name__}x{n.scale}")
 @pytest.mark.parametrize("size", [(33, 47), (1, 1), (3, 700)])
-def test_output_is_scale_times_the_input(picture, network: nn.Module, size: tuple[int, int]) -> None:
+def test_output_is_scale_times_the_input(picture, network: ESPCN | FSRCNN, size: tuple[int, int]) -> None:
     with torch.no_grad():
         output = network(picture(*size, batch=2))
     assert output.shape == (2, 3, size[0] * network.scale, size[1] * network.scale)
@@ -70,7 +70,7 @@ def test_output_is_scale_times_the_input(picture, network: nn.Module, size: tupl
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{type(n).__name__}x{n.scale}")
-def test_grey_stays_grey(picture, randomised, network: nn.Module) -> None:
+def test_grey_stays_grey(picture, randomised, network: ESPCN | FSRCNN) -> None:
     grey = picture().mean(1, keepdim=True).expand(-1, 3, -1, -1)
     with torch.no_grad():
         output = randomised(network)(grey)
@@ -80,7 +80,7 @@ def test_grey_stays_grey(picture, randomised, network: nn.Module) -> None:
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{type(n).__name__}x{n.scale}")
 def test_colour_around_a_bicubic_network_is_bicubic(
-    picture, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+    picture, network: ESPCN | FSRCNN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s = network.scale
 
@@ -94,7 +94,7 @@ def test_colour_around_a_bicubic_network_is_bicubic(
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{type(n).__name__}x{n.scale}")
-def test_network_sees_matlabs_studio_range_luma(picture, randomised, network: nn.Module) -> None:
+def test_network_sees_matlabs_studio_range_luma(picture, randomised, network: ESPCN | FSRCNN) -> None:
     rgb = picture(9, 11)
     randomised(network)
     ycbcr = rgb2ycbcr(rgb[0].permute(1, 2, 0).double().numpy()) / 255.0
@@ -108,7 +108,7 @@ def test_network_sees_matlabs_studio_range_luma(picture, randomised, network: nn
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{type(n).__name__}x{n.scale}")
-def test_bfloat16_pixels_are_finer_than_bfloat16(picture, randomised, network: nn.Module) -> None:
+def test_bfloat16_pixels_are_finer_than_bfloat16(picture, randomised, network: ESPCN | FSRCNN) -> None:
     luma = picture()[:, :1]
     randomised(network)
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_bfloat16_pixels_are_finer_than_bfloat16(picture, randomised, network: n
 
 
 @pytest.mark.parametrize("network", [NETWORKS[0], NETWORKS[3]], ids=["ESPCN", "FSRCNN"])
-def test_wrong_shape_names_what_came(network: nn.Module) -> None:
+def test_wrong_shape_names_what_came(network: ESPCN | FSRCNN) -> None:
     with pytest.raises(ValueError, match=r"rgb: expected \[B, 3, H, W\], got \(1, 1, 5, 5\)"):
         network(torch.zeros(1, 1, 5, 5))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from progressive_upsampling.core.upsamplers import (
     EDSR,
@@ -24,11 +24,13 @@ CONFIGS = [
 ]
 
 
-def build(config) -> nn.Module:
+def build(config) -> EDSR | ESPCN | FSRCNN:
     return {EDSRConfig: EDSR, ESPCNConfig: ESPCN, FSRCNNConfig: FSRCNN}[type(config)](config)
 
 
-def from_tile(network: nn.Module, rgb: Tensor, box: tuple[int, int, int, int], halo: int) -> Tensor:
+def from_tile(
+    network: EDSR | ESPCN | FSRCNN, rgb: Tensor, box: tuple[int, int, int, int], halo: int
+) -> Tensor:
     """Upsample rows y0..y1 and columns x0..x1 from a crop with `halo` around, where the picture has it."""
     y0, y1, x0, x1 = box
     H, W = rgb.shape[2:]
@@ -38,7 +40,7 @@ def from_tile(network: nn.Module, rgb: Tensor, box: tuple[int, int, int, int], h
     return network(crop)[:, :, (y0 - top) * s : (y1 - top) * s, (x0 - left) * s : (x1 - left) * s]
 
 
-def worst(network: nn.Module, rgb: Tensor, halo: int) -> float:
+def worst(network: EDSR | ESPCN | FSRCNN, rgb: Tensor, halo: int) -> float:
     s = network.scale
     boxes = [(15, 22, 14, 25), (0, 7, 0, 9), (26, 33, 38, 47), (0, 33, 20, 21), (16, 17, 23, 24)]
     with torch.no_grad():
