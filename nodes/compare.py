@@ -8,14 +8,12 @@ from torch import Tensor
 
 from ..core.layout import from_bhwc
 from ..core.metrics import psnr, ssim
+from ..core.sheet import arrange, heat_map
 from ..core.upsample import upsample
 from . import _runtime as runtime
 from ._inputs import CATEGORY
 
-GAP = 8  # pixels between the two images
 SMALLEST_SSIM = 11  # side of the window of SSIM
-# Black, violet, red, orange, pale yellow: even steps of brightness, so that it reads in grey too.
-_HEAT = ((0.0, 0.0, 0.0), (0.34, 0.06, 0.43), (0.79, 0.16, 0.3), (0.98, 0.6, 0.16), (0.99, 1.0, 0.75))
 
 
 class Compare(io.ComfyNode):
@@ -40,13 +38,13 @@ class Compare(io.ComfyNode):
                     "image is brought to it by bicubic and the text says so.",
                 ),
                 io.Float.Input(
-                    "gain",
-                    default=8.0,
+                    "heat_levels",
+                    default=24.0,
                     min=1.0,
                     max=255.0,
                     step=1.0,
-                    tooltip="Multiplier on the differences in the heat map: with 8, a difference of 32 "
-                    "grey levels is as bright as it gets.",
+                    tooltip="Difference, in grey levels of 255, that is brightest in the heat map. Smaller "
+                    "shows smaller differences.",
                 ),
                 io.Int.Input(
                     "crop",
@@ -73,7 +71,7 @@ class Compare(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, reference: Tensor, gain: float, crop: int) -> io.NodeOutput:
+    def execute(cls, image: Tensor, reference: Tensor, heat_levels: float, crop: int) -> io.NodeOutput:
         """Compare the two."""
         a, b = _colour(from_bhwc(image)), _colour(from_bhwc(reference))
         note, size = "", (b.shape[-2], b.shape[-1])
@@ -87,7 +85,8 @@ class Compare(io.ComfyNode):
         text = note + describe(a, b, crop)
         beside = runtime.to_comfy(side_by_side(a, b), like=image)
         shown = ui.PreviewImage(beside.float(), cls=cls).as_dict() | ui.PreviewText(text).as_dict()
-        return io.NodeOutput(text, beside, runtime.to_comfy(heat_map(a, b, gain), like=image), ui=shown)
+        heat = runtime.to_comfy(heat_map(a, b, heat_levels / 255), like=image)
+        return io.NodeOutput(text, beside, heat, ui=shown)
 
 
 def describe(image: Tensor, reference: Tensor, crop: int = 0) -> str:
@@ -114,18 +113,12 @@ def describe(image: Tensor, reference: Tensor, crop: int = 0) -> str:
 
 
 def side_by_side(image: Tensor, reference: Tensor) -> Tensor:
-    """Both images beside each other with a white gap, `[B, 3, H, 2·W + GAP]`."""
-    B, C, H, _ = image.shape
-    return torch.cat([image, image.new_ones(B, C, H, GAP), reference], dim=3).clamp(0, 1)
-
-
-def heat_map(image: Tensor, reference: Tensor, gain: float) -> Tensor:
-    """The mean absolute difference of the channels times `gain` as colour, `[B, 3, H, W]`."""
-    heat = ((image - reference).abs().mean(dim=1) * gain).clamp(0, 1) * (len(_HEAT) - 1)
-    ramp = heat.new_tensor(_HEAT)
-    low = heat.floor().long().clamp(max=len(_HEAT) - 2)
-    colour = torch.lerp(ramp[low], ramp[low + 1], (heat - low)[..., None])
-    return colour.movedim(-1, 1).contiguous()
+    """Both images beside each other, labelled with their names and size; `[B, 3, H', W']`."""
+    size = f"{image.shape[-1]}×{image.shape[-2]}"
+    pairs = zip(image.split(1), reference.split(1), strict=True)
+    return torch.cat(
+        [arrange([[(f"image {size}", one), (f"reference {size}", other)]]) for one, other in pairs]
+    )
 
 
 def _colour(image: Tensor) -> Tensor:

@@ -20,13 +20,10 @@ class NumberDisplay(str, Enum):
 
 class _Port:
     io_type: ClassVar[str] = ""
-    id: str | None
 
 
 class Input(_Port):
     """An input: a socket, and for plain values a widget."""
-
-    id: str
 
     def __init__(
         self,

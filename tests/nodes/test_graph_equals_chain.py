@@ -1,0 +1,154 @@
+"""One implementation: the graph of separate nodes, Progressive Upscale and Chain give the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.layout import from_bhwc, to_bhwc
+from progressive_upsampling.core.sizes import stage_sizes
+from progressive_upsampling.nodes.adaptive_noise import AdaptiveNoise
+from progressive_upsampling.nodes.denoise import AttnUNetDenoise
+from progressive_upsampling.nodes.inject_noise import InjectNoise
+from progressive_upsampling.nodes.multi_scale_fuse import MultiScaleFuse
+from progressive_upsampling.nodes.progressive_upscale import ProgressiveUpscale
+from progressive_upsampling.nodes.residual_skip import ResidualSkip
+from progressive_upsampling.nodes.upsample import Upsample
+
+from .conftest import call
+
+Picture = Callable[..., Tensor]
+
+
+def graph(image: Tensor, chain: Chain, size: tuple[int, int], **s: Any) -> list[Tensor]:
+    """The stages as a user wires them, node by node."""
+    results = []
+    for number, (height, width) in enumerate(stage_sizes(*image.shape[1:3], *size), 1):
+        common = {"model": chain, "stage": number}
+        (up,) = call(Upsample, image=image, width=width, height=height, precision=s["dtype"], **common)
+        (sigma,) = call(AdaptiveNoise, image=up, mode=s["noise"], strength=s["strength"], **common)
+        noisy, applied = call(
+            InjectNoise,
+            image=up,
+            sigma_map=sigma,
+            seed=s["seed"],
+            distribution=s["distribution"],
+            stage=number,
+        )
+        (clean,) = call(
+            AttnUNetDenoise,
+            noisy_image=noisy,
+            sigma_map=applied,
+            conditioning=up,
+            detail=s["detail"],
+            steps=str(s["steps"]),
+            precision=s["dtype"],
+            **common,
+        )
+        (skipped,) = call(ResidualSkip, current=clean, previous=image, strength=s["skip"], **common)
+        if s["fusion"]:
+            skipped, _ = call(MultiScaleFuse, image_1=image, image_2=skipped, **common)
+        image = skipped
+        results.append(image)
+    return results
+
+
+SETTINGS = {
+    "seed": 7,
+    "strength": 1.0,
+    "detail": 0.0,
+    "steps": 4,
+    "noise": "learned",
+    "distribution": "gaussian",
+    "skip": 1.0,
+    "fusion": True,
+    "dtype": "fp32",
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"detail": 0.6},
+        {"detail": 1.0, "steps": 1, "noise": "gradient", "strength": 0.5},
+        {"detail": 0.5, "noise": "uniform", "distribution": "correlated", "skip": 0.3, "fusion": False},
+        {"strength": 0.0, "detail": 0.8},
+        {"dtype": "auto"},
+    ],
+    ids=str,
+)
+def test_graph_node_and_chain_agree(picture: Picture, chain: Chain, changes: dict[str, Any]) -> None:
+    settings = SETTINGS | changes
+    image, size = picture(19, 26), (75, 101)
+    expected = [to_bhwc(stage) for stage in chain.stages_of(from_bhwc(image), size=size, **settings)]
+    whole, stages = call(
+        ProgressiveUpscale,
+        image=image,
+        model=chain,
+        width=size[1],
+        height=size[0],
+        precision=settings["dtype"],
+        **{key: value for key, value in settings.items() if key not in ("dtype", "steps")},
+        steps=str(settings["steps"]),
+    )
+    separate = graph(image, chain, size, **settings)
+    assert len(expected) == len(stages) == len(separate) == 2
+    torch.testing.assert_close(whole, expected[-1], atol=1e-5, rtol=0)
+    for ours, theirs, truth in zip(stages, separate, expected, strict=True):
+        torch.testing.assert_close(ours, truth, atol=1e-5, rtol=0)
+        torch.testing.assert_close(theirs, truth, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_they_agree_for_grey_alpha_and_batches(
+    picture: Picture, chain: Chain, channels: int, batch: int
+) -> None:
+    settings = SETTINGS | {"detail": 0.7, "steps": 2}
+    image, size = picture(17, 12, batch, channels), (68, 48)
+    expected = chain.stages_of(from_bhwc(image), size=size, **settings)[-1]
+    separate = graph(image, chain, size, **settings)[-1]
+    torch.testing.assert_close(separate, to_bhwc(expected), atol=1e-5, rtol=0)
+
+
+def test_one_pixel_and_a_thin_strip_work(picture: Picture, chain: Chain) -> None:
+    for height, width in ((1, 1), (3, 70)):
+        image = picture(height, width)
+        whole, stages = call(ProgressiveUpscale, image=image, model=chain, scale=4.0)
+        assert whole.shape == (1, 4 * height, 4 * width, 3)
+        assert [stage.shape[1] for stage in stages] == [2 * height, 4 * height]
+
+
+def test_a_scale_of_one_and_below_resamples(picture: Picture, chain: Chain) -> None:
+    image = picture(20, 31)
+    same, stages = call(ProgressiveUpscale, image=image, model=chain, scale=1.0)
+    torch.testing.assert_close(same, image)
+    assert len(stages) == 1
+    half, _ = call(ProgressiveUpscale, image=image, model=chain, scale=0.5)
+    assert half.shape == (1, 10, 16, 3)
+
+
+def test_the_seed_changes_the_picture_only_with_detail(picture: Picture, chain: Chain) -> None:
+    image = picture()
+    runs = {
+        (seed, detail): call(
+            ProgressiveUpscale, image=image, model=chain, scale=2.0, seed=seed, detail=detail
+        )[0]
+        for seed in (1, 2)
+        for detail in (0.0, 1.0)
+    }
+    assert torch.equal(runs[1, 0.0], runs[2, 0.0])
+    assert (runs[1, 1.0] - runs[2, 1.0]).abs().max() > 1e-3
+
+
+def test_without_a_model_the_bundled_one_runs(picture: Picture, default_chain: Chain) -> None:
+    image = picture()
+    ours, _ = call(ProgressiveUpscale, image=image, scale=2.0)
+    named, _ = call(ProgressiveUpscale, image=image, scale=2.0, model=default_chain)
+    assert torch.equal(ours, named)

@@ -1,0 +1,202 @@
+"""What each node of a stage adds to core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from progressive_upsampling.core.layout import from_bhwc, to_bhwc
+from progressive_upsampling.core.resample import METHODS, resample
+from progressive_upsampling.core.residual import skip
+from progressive_upsampling.nodes.adaptive_noise import AdaptiveNoise
+from progressive_upsampling.nodes.denoise import AttnUNetDenoise
+from progressive_upsampling.nodes.inject_noise import InjectNoise
+from progressive_upsampling.nodes.multi_scale_fuse import MultiScaleFuse, parse_weights
+from progressive_upsampling.nodes.residual_skip import ResidualSkip
+from progressive_upsampling.nodes.upsample import Upsample
+
+from .conftest import call
+
+Picture = Callable[..., Tensor]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_upsample_is_the_method_of_core(picture: Picture, method: str) -> None:
+    image = picture()
+    (result,) = call(Upsample, image=image, method=method, scale=2.5)
+    expected = resample(from_bhwc(image), (52, 85), method).clamp(0, 1)
+    torch.testing.assert_close(from_bhwc(result), expected)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(0, 0, (63, 102)), (50, 0, (31, 50)), (0, 50, (50, 81)), (7, 90, (90, 7)), (34, 21, (21, 34))],
+)
+def test_upsample_reaches_the_size_asked_for(
+    picture: Picture, width: int, height: int, expected: tuple[int, int]
+) -> None:
+    (result,) = call(Upsample, image=picture(), scale=3.0, width=width, height=height)
+    assert tuple(result.shape[1:3]) == expected
+
+
+def test_upsample_uses_the_stage_that_is_asked_for(picture: Picture, chain: Any) -> None:
+    image = picture()
+    first, second, third = (
+        call(Upsample, image=image, model=chain, stage=stage, precision="fp32")[0] for stage in (1, 2, 3)
+    )
+    assert not torch.equal(first, second)
+    assert torch.equal(second, third)  # beyond the last trained stage
+
+
+def test_upsample_refuses_two_sources(picture: Picture, chain: Any) -> None:
+    with pytest.raises(ValueError, match="expected one of the two, got both"):
+        call(Upsample, image=picture(), model=chain, upscale_model=object())
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e9, float("nan")])
+def test_upsample_refuses_a_senseless_scale(picture: Picture, scale: float) -> None:
+    with pytest.raises(ValueError, match="scale"):
+        call(Upsample, image=picture(), scale=scale)
+
+
+def test_upsample_refuses_an_unknown_method(picture: Picture) -> None:
+    with pytest.raises(ValueError, match="method: expected one of 'nearest'"):
+        call(Upsample, image=picture(), method="magic")
+
+
+@pytest.mark.parametrize("mode", ["learned", "gradient", "uniform"])
+def test_adaptive_noise_grows_with_strength_from_zero(picture: Picture, chain: Any, mode: str) -> None:
+    off, half, full = (
+        call(AdaptiveNoise, image=picture(), mode=mode, strength=s, model=chain)[0] for s in (0.0, 0.5, 1.0)
+    )
+    assert off.shape == (1, 21, 34)
+    assert not off.any()
+    assert (half > 0).all()
+    torch.testing.assert_close(full, 2 * half)
+
+
+def test_adaptive_noise_needs_no_model_for_the_analytic_modes(picture: Picture) -> None:
+    (uniform,) = call(AdaptiveNoise, image=picture(), mode="uniform", base_sigma=0.1, strength=0.5)
+    torch.testing.assert_close(uniform, torch.full_like(uniform, 0.05))
+    (gradient,) = call(AdaptiveNoise, image=picture(), mode="gradient", base_sigma=0.1)
+    assert gradient.max() <= 0.1
+    assert gradient.std() > 0
+
+
+def test_inject_noise_of_strength_zero_returns_the_image_exactly(picture: Picture) -> None:
+    image = picture()
+    noisy, sigma = call(InjectNoise, image=image, strength=0.0)
+    assert torch.equal(noisy, image)
+    assert not sigma.any()
+
+
+def test_inject_noise_has_the_deviation_it_says(picture: Picture) -> None:
+    image = picture(90, 120)
+    noisy, sigma = call(InjectNoise, image=image, sigma=0.1, strength=0.5, seed=3)
+    assert (noisy - image).std().item() == pytest.approx(0.05, rel=0.02)
+    torch.testing.assert_close(sigma, torch.full((1, 90, 120), 0.05))
+
+
+def test_inject_noise_depends_on_seed_and_stage_alone(picture: Picture) -> None:
+    image = picture()
+    first = call(InjectNoise, image=image, seed=1)[0]
+    assert torch.equal(first, call(InjectNoise, image=image, seed=1)[0])
+    assert not torch.equal(first, call(InjectNoise, image=image, seed=2)[0])
+    assert not torch.equal(first, call(InjectNoise, image=image, seed=1, stage=2)[0])
+
+
+@pytest.mark.parametrize("shape", [(21, 34), (1, 21, 34), (1, 10, 9), (2, 21, 34)])
+def test_masks_of_any_size_and_without_batch_are_sigma_maps(picture: Picture, shape: tuple[int, ...]) -> None:
+    image = picture(batch=2)
+    noisy, applied = call(InjectNoise, image=image, sigma_map=torch.full(shape, 0.03))
+    torch.testing.assert_close(applied, torch.full((2, 21, 34), 0.03))
+    assert noisy.shape == image.shape
+
+
+def test_a_negative_sigma_map_is_refused(picture: Picture) -> None:
+    with pytest.raises(ValueError, match=r"sigma: expected values >= 0, got a minimum of -0\.5"):
+        call(InjectNoise, image=picture(), sigma_map=torch.full((21, 34), -0.5))
+
+
+def test_denoise_without_detail_ignores_the_noise(picture: Picture, chain: Any) -> None:
+    image = picture()
+    sigma = torch.full((21, 34), 0.05)
+    noisy, _ = call(InjectNoise, image=image, sigma_map=sigma, seed=5)
+    common = {"sigma_map": sigma, "conditioning": image, "model": chain, "precision": "fp32"}
+    clean = call(AttnUNetDenoise, noisy_image=image, **common)[0]
+    assert torch.equal(call(AttnUNetDenoise, noisy_image=noisy, **common)[0], clean)
+    assert not torch.equal(call(AttnUNetDenoise, noisy_image=noisy, detail=1.0, **common)[0], clean)
+
+
+def test_denoise_does_not_depend_on_the_tile(picture: Picture, chain: Any) -> None:
+    image = picture(150, 170)
+    common = {"noisy_image": image, "sigma_map": torch.full((150, 170), 0.04), "conditioning": image}
+    common |= {"model": chain, "precision": "fp32", "detail": 0.7}
+    whole, tiled = (call(AttnUNetDenoise, tile=tile, **common)[0] for tile in (1024, 64))
+    torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=0)
+
+
+def test_denoise_refuses_conditioning_of_another_size(picture: Picture, chain: Any) -> None:
+    with pytest.raises(ValueError, match="conditioning: expected"):
+        call(
+            AttnUNetDenoise,
+            noisy_image=picture(),
+            conditioning=picture(10, 10),
+            sigma_map=torch.zeros(21, 34),
+            model=chain,
+        )
+
+
+@pytest.mark.parametrize("mode", ["learned", "attention", "weighted"])
+@pytest.mark.parametrize("structure", ["flat", "hierarchical", "laplacian"])
+def test_fuse_of_equal_images_is_that_image(picture: Picture, chain: Any, mode: str, structure: str) -> None:
+    image = picture()
+    inputs = {f"image_{i}": image for i in (1, 2, 3)}
+    fused, weights = call(MultiScaleFuse, **inputs, mode=mode, structure=structure, model=chain)
+    torch.testing.assert_close(fused, image, atol=1e-6, rtol=0)
+    assert len(weights) == 3
+    torch.testing.assert_close(sum(weights), torch.ones(1, 21, 34))
+
+
+def test_fuse_takes_up_to_six_images_of_any_sizes_in_order(picture: Picture) -> None:
+    images = {f"image_{i}": torch.full((1, 4 * i, 5 * i, 3), i / 10) for i in (1, 2, 4, 6)}
+    fused, weights = call(MultiScaleFuse, **images, mode="weighted", weights="0 0 1 3")
+    assert fused.shape == (1, 24, 30, 3)
+    torch.testing.assert_close(fused, torch.full_like(fused, 0.25 * 0.4 + 0.75 * 0.6))
+    assert [float(w.mean()) for w in weights] == pytest.approx([0, 0, 0.25, 0.75])
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", None), (" 1,2 ;3 ", [1, 2, 3]), ("0.5 0.5", [0.5, 0.5])])
+def test_weights_are_read_from_text(text: str, expected: list[float] | None) -> None:
+    assert parse_weights(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"), [("1, x", "expected numbers"), ("1 2 3", "expected 2"), ("1 -1", "weights")]
+)
+def test_bad_weights_are_refused(picture: Picture, weights: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        call(MultiScaleFuse, image_1=picture(), image_2=picture(), mode="weighted", weights=weights)
+
+
+@pytest.mark.parametrize("mode", ["weighted", "constant", "cosine", "attention"])
+def test_skip_of_strength_zero_returns_the_current_image_exactly(
+    picture: Picture, chain: Any, mode: str
+) -> None:
+    now, before = picture(), picture(11, 17, seed=1)
+    (result,) = call(ResidualSkip, current=now, previous=before, mode=mode, strength=0.0, model=chain)
+    assert torch.equal(result, now)
+
+
+@pytest.mark.parametrize("mode", ["constant", "cosine", "attention"])
+def test_skip_is_the_mode_of_core(picture: Picture, mode: str) -> None:
+    now, before = picture(), picture(11, 17, seed=1)
+    inputs = {"strength": 0.7, "position": 0.8, "levels": 2}
+    (result,) = call(ResidualSkip, current=now, previous=before, mode=mode, **inputs)
+    expected = skip(from_bhwc(now), from_bhwc(before), mode, **inputs)
+    torch.testing.assert_close(result, to_bhwc(expected))
+    assert not torch.equal(result, now)
