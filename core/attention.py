@@ -1,0 +1,162 @@
+"""The three attentions of the denoising U-Net: windowed multi-head self-attention, channel and spatial attention.
+
+All three have a finite reach, so that a tile with enough halo gives the same pixels as the whole image: windows
+lie on a fixed grid whose origin is the image's top left corner, and channel statistics are taken per window, never
+over the whole image (global statistics at test time also cost quality, arXiv 2112.04491).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .checks import check_choice
+
+POSITIONS = ("relative", "rotary")
+
+
+class PixelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel: [B, C, H, W] -> [B, C, H, W], reach 0."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In channels_last the permutations are views, and layer_norm reads contiguous rows.
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias)
+        return x.permute(0, 3, 1, 2)
+
+
+def rotary_angles(window: int, head_dim: int) -> Tensor:
+    """Angles of two-dimensional rotary position encoding, [window * window, head_dim / 2].
+
+    The first half of the angles turns with the row, the second with the column (axial RoPE, arXiv 2403.13298).
+    """
+    per_axis = head_dim // 4
+    frequencies = torch.pi * torch.logspace(0, 1, per_axis, base=1.0 / window)
+    position = torch.arange(window, dtype=torch.float32)
+    angles = position[:, None] * frequencies  # [window, per_axis]
+    rows = angles[:, None].expand(window, window, per_axis)
+    columns = angles[None, :].expand(window, window, per_axis)
+    return torch.cat([rows, columns], -1).reshape(window * window, 2 * per_axis)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turns the pairs (x[..., i], x[..., i + D/2]) of `x` [..., tokens, D] by `angles` [tokens, D / 2]."""
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside non-overlapping windows: x + proj(attention(norm(x))).
+
+    Args:
+        channels: C, a multiple of `heads`.
+        heads: number of heads.
+        window: side of a window in tokens.
+        position: "relative" (a learned bias per offset and head, Swin, arXiv 2103.14030) or "rotary".
+
+    Shape:
+        [B, C, H, W] -> the same; H and W multiples of `window`.
+
+    Attributes:
+        reach: how many tokens away an input can be and still matter.
+    """
+
+    bias_index: Tensor
+    angles: Tensor
+
+    def __init__(self, channels: int, heads: int, window: int = 8, position: str = "relative") -> None:
+        super().__init__()
+        check_choice(position, "position", POSITIONS)
+        if channels % heads:
+            raise ValueError(f"heads: expected a divisor of channels={channels}, got {heads}")
+        if position == "rotary" and (channels // heads) % 4:
+            raise ValueError(f"heads: rotary needs channels / heads to be a multiple of 4, got {channels // heads}")
+        self.heads, self.window, self.position = heads, window, position
+        self.reach = window - 1
+        self.norm = PixelNorm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.proj.weight)  # the block starts as identity
+        nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
+        if position == "relative":
+            self.bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+            self.register_buffer("bias_index", relative_index(window), persistent=False)
+        else:
+            self.register_buffer("angles", rotary_angles(window, channels // heads), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        H, W = x.shape[-2:]
+        if H % self.window or W % self.window:
+            raise ValueError(f"x: expected height and width in multiples of {self.window}, got {tuple(x.shape)}")
+        windows = "b (three heads d) (h i) (w j) -> three (b h w) heads (i j) d"
+        size = {"three": 3, "heads": self.heads, "i": self.window, "j": self.window}
+        q, k, v = rearrange(self.qkv(self.norm(x)), windows, **size).unbind(0)
+        bias = None
+        if self.position == "relative":
+            bias = self.bias_table[self.bias_index].permute(2, 0, 1)[None].to(q.dtype)  # [1, heads, tokens, tokens]
+        else:
+            q, k = rotate(q, self.angles), rotate(k, self.angles)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        grid = {"i": self.window, "j": self.window, "h": H // self.window, "w": W // self.window}
+        out = rearrange(out, "(b h w) heads (i j) d -> b (h i) (w j) (heads d)", **grid)
+        return x + self.proj(out.permute(0, 3, 1, 2))
+
+
+def relative_index(window: int) -> Tensor:
+    """[window², window²] indices into the table of offsets: row of the token, then of what it looks at."""
+    y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    y, x = y.flatten(), x.flatten()
+    dy = y[:, None] - y[None, :] + window - 1
+    dx = x[:, None] - x[None, :] + window - 1
+    return dy * (2 * window - 1) + dx
+
+
+class ChannelAttention(nn.Module):
+    """Gates each channel by a small network over window means (squeeze-and-excitation, arXiv 1709.01507).
+
+    The means are taken over windows of a fixed grid and the gates interpolated between the windows' centres, so the
+    gate is smooth (no window shows in the picture) and its reach finite. Gates lie in 0..2 and start at 1.
+
+    Shape:
+        [B, C, H, W] -> the same; H and W multiples of `window`.
+    """
+
+    def __init__(self, channels: int, window: int = 4, reduction: int = 4) -> None:
+        super().__init__()
+        self.window = window
+        self.reach = window + (window + 1) // 2 - 1  # the far side of the neighbouring window
+        self.squeeze = nn.Conv2d(channels, channels // reduction, 1)
+        self.excite = nn.Conv2d(channels // reduction, channels, 1)
+        nn.init.zeros_(self.excite.weight)
+        nn.init.zeros_(self.excite.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.excite(F.relu(self.squeeze(F.avg_pool2d(x, self.window))))
+        gate = F.interpolate(2 * torch.sigmoid(gate), scale_factor=self.window, mode="bilinear")
+        return x * gate
+
+
+class SpatialAttention(nn.Module):
+    """Gates each pixel by a 7×7 convolution over the channels' mean and maximum (CBAM, arXiv 1807.06521).
+
+    Gates lie in 0..2 and start at 1. Shape: [B, C, H, W] -> the same.
+    """
+
+    reach = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return x * (2 * torch.sigmoid(self.conv(summary)))

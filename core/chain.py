@@ -1,0 +1,273 @@
+"""The chain: the whole module as one callable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .adaptive_noise import MODES
+from .checkpoint import load_into, read_checkpoint, write_checkpoint
+from .checks import check_choice, check_image, check_number
+from .config import from_dict, to_dict
+from .denoise import STEPS
+from .noise import KINDS, inject_noise
+from .precision import DTYPES
+from .progress import OnStep, Progress
+from .resample import resample
+from .sizes import stage_sizes, target_size
+from .stage import Stage, StageConfig
+from .upsample import Enlarge
+
+DEFAULT = "default"
+KIND = "chain"
+GROUP_PIXELS = 1 << 20  # small images run together, up to this many output pixels
+PREVIEW_SIDE = 512
+
+
+def _default_stages() -> tuple[StageConfig, ...]:
+    # The first stage costs a sixteenth of the third and decides most of the result, so it has the deeper upsampler.
+    first = {"kind": "edsr", "scale": 2, "width": 64, "blocks": 16, "tail": "direct"}
+    return (StageConfig(upsampler=first), StageConfig())
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """Stages in order. Further stages use the last one's weights: it is trained on its own output."""
+
+    stages: tuple[StageConfig, ...] = _default_stages()
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("stages: expected at least one, got none")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may steer in a run of the chain.
+
+    Attributes:
+        seed: 0..2^64-1 for all images of the batch alike, or one for each; the same seed gives the same picture.
+        strength: multiplier on the noise, 0 = off, 1 = as trained.
+        noise: "learned", "gradient" or "uniform": where the noise goes.
+        distribution: "gaussian", "uniform" or "correlated".
+        steps: 1, 2, 4 or 8 evaluations of the refined estimate, where detail asks for one.
+        detail: 0 = least error, 1 = most texture.
+        skip: multiplier on the residual skip, 0 = off, 1 = as trained.
+        fusion: whether the scales are fused after each stage.
+        tile: side of a tile in pixels, None to choose; does not change the result.
+        dtype: "auto", "fp32", "bf16" or "fp16".
+    """
+
+    seed: int | Sequence[int] = 0
+    strength: float = 1.0
+    noise: str = "learned"
+    distribution: str = "gaussian"
+    steps: int = 4
+    detail: float = 0.0
+    skip: float = 1.0
+    fusion: bool = True
+    tile: int | None = None
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_number(self.strength, "strength", 0)
+        check_choice(self.noise, "noise", MODES)
+        check_choice(self.distribution, "distribution", KINDS)
+        check_choice(self.steps, "steps", STEPS)
+        check_number(self.detail, "detail", 0, 1)
+        check_number(self.skip, "skip", 0, 1)
+        check_choice(self.dtype, "dtype", DTYPES)
+
+
+class Chain(nn.Module):
+    """Takes an image to its target size stage by stage.
+
+    Example:
+        >>> chain = Chain.from_pretrained()
+        >>> y = chain(x, scale=8, seed=0)  # x: [B, 3, H, W] in 0..1
+    """
+
+    def __init__(self, config: ChainConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ChainConfig()
+        self.stages = nn.ModuleList(Stage(stage) for stage in self.config.stages)
+        self.provenance: dict[str, Any] = {}
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str] = DEFAULT) -> Chain:
+        """The chain of a bundled checkpoint or of a file, on the CPU, ready to run.
+
+        Raises:
+            CheckpointError: no such checkpoint, or not one of a chain.
+        """
+        checkpoint = read_checkpoint(name_or_path, KIND)
+        chain = cls(from_dict(ChainConfig, checkpoint.config))
+        load_into(chain, checkpoint)
+        chain.provenance = dict(checkpoint.provenance)
+        return channels_last(chain).eval()
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        provenance: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Writes a checkpoint, whole or not at all.
+
+        Args:
+            path: ends in .safetensors.
+            provenance: data, recipe, licence, metrics; None keeps what the chain was loaded with.
+            dtype: storage; torch.float16 halves the file.
+        """
+        kept = self.provenance if provenance is None else provenance
+        write_checkpoint(path, self.state_dict(), kind=KIND, config=to_dict(self.config), provenance=kept, dtype=dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def stage(self, number: int) -> Stage:
+        """Stage `number`, counted from 1; beyond the last trained one, the last."""
+        check_number(number, "stage", 1)
+        stage = self.stages[min(int(number), len(self.stages)) - 1]
+        if not isinstance(stage, Stage):
+            raise TypeError(f"stage: expected a Stage, got {type(stage).__name__}")
+        return stage
+
+    def forward(
+        self,
+        image: Tensor,
+        scale: float | None = None,
+        size: tuple[int, int] | None = None,
+        *,
+        upsampler: Enlarge | str | None = None,
+        on_step: OnStep | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """The image at its target size; arguments as `stages_of`, of whose list this is the last."""
+        return self.stages_of(image, scale, size, upsampler=upsampler, on_step=on_step, **settings)[-1]
+
+    def stages_of(
+        self,
+        image: Tensor,
+        scale: float | None = None,
+        size: tuple[int, int] | None = None,
+        *,
+        upsampler: Enlarge | str | None = None,
+        on_step: OnStep | None = None,
+        **settings: Any,
+    ) -> list[Tensor]:
+        """The image after every stage.
+
+        Args:
+            image: [B, C, H, W] in 0..1, C of 1, 3 or 4; not changed.
+            scale: 0 < scale <= 64, both sides alike. Not above 1 only resamples.
+            size: (height, width) in pixels instead, any aspect ratio.
+            upsampler: takes the place of the stages' own: a method of `resample`, or a function that enlarges.
+            on_step: progress, with previews; may raise to cancel.
+            **settings: the fields of `Settings`.
+
+        Returns:
+            one image a stage, [B, C, h, w] float32 in 0..1 on the device of `image`, the last of the target size.
+
+        Raises:
+            TypeError, ValueError: an argument is not as described.
+        """
+        chosen = Settings(**settings)
+        check_image(image)
+        B, _, H, W = image.shape
+        target = target_size(H, W, scale, size)
+        sizes = stage_sizes(H, W, *target)
+        seeds = [chosen.seed] * B if isinstance(chosen.seed, int) else list(chosen.seed)
+        if len(seeds) != B:
+            raise ValueError(f"seed: expected one, or one for each of {B} images, got {len(seeds)}")
+        if not sizes:
+            return [resample(image.float(), target).clamp(0, 1)]
+
+        group = max(GROUP_PIXELS // (target[0] * target[1]), 1)
+        cost = sum(h * w for h, w in sizes)
+        progress = Progress(on_step, cost * B)
+        results: list[list[Tensor]] = []
+        for first in range(0, B, group):
+            part = image[first : first + group].float().to(self.device)
+            report = progress.part(cost * part.shape[0])
+            outputs = self._run(part, sizes, seeds[first : first + group], chosen, upsampler, report)
+            results.append([output.to(image.device) for output in outputs])
+        return [torch.cat(outputs) if B > 1 else outputs[0] for outputs in zip(*results, strict=True)]
+
+    def _run(
+        self,
+        image: Tensor,
+        sizes: list[tuple[int, int]],
+        seeds: list[int],
+        settings: Settings,
+        upsampler: Enlarge | str | None,
+        on_step: OnStep,
+    ) -> list[Tensor]:
+        progress = Progress(on_step, sum(h * w for h, w in sizes))
+        outputs = []
+        for number, size in enumerate(sizes, 1):
+            step = progress.part(size[0] * size[1])
+            image = self._run_stage(image, number, size, seeds, settings, upsampler, step)
+            outputs.append(image)
+        return outputs
+
+    def _run_stage(
+        self,
+        previous: Tensor,
+        number: int,
+        size: tuple[int, int],
+        seeds: list[int],
+        settings: Settings,
+        upsampler: Enlarge | str | None,
+        on_step: OnStep,
+    ) -> Tensor:
+        stage = self.stage(number)
+        run = {"tile": settings.tile, "dtype": settings.dtype}
+        refine = settings.detail > 0 and settings.strength > 0
+        evaluations = 1 + (settings.steps if refine else 0)
+        progress = Progress(on_step, evaluations + 2)
+
+        up = stage.upsample(previous, size, method=upsampler, on_step=progress.part(1), **run)
+        progress.advance(0, preview_of(up))
+        if refine:
+            sigma = stage.sigma(up, settings.noise, settings.strength)
+            noisy = inject_noise(up, sigma, seeds, number, settings.distribution)
+        else:  # without noise the denoiser evaluates its regression alone
+            sigma, noisy = up.new_zeros(up.shape[0], 1, *size), up
+        current = stage.denoise(
+            noisy,
+            sigma,
+            up,
+            steps=settings.steps,
+            detail=settings.detail,
+            on_step=progress.part(evaluations),
+            **run,
+        )
+        del up, noisy, sigma
+        before = resample(previous, size).clamp(0, 1)
+        current = stage.skip(current, before, settings.skip)
+        if settings.fusion:
+            current, _ = stage.fuse([before, current])
+        progress.advance(1, preview_of(current))
+        return current
+
+
+def channels_last(chain: Chain) -> Chain:
+    """The chain with its convolution weights laid out as CPUs and tensor cores like them; in place."""
+    chain._apply(lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t)
+    return chain
+
+
+def preview_of(image: Tensor) -> Tensor:
+    """The first image, RGB or grey, at most PREVIEW_SIDE pixels a side."""
+    H, W = image.shape[-2:]
+    factor = min(PREVIEW_SIDE / max(H, W), 1.0)
+    size = (max(round(H * factor), 1), max(round(W * factor), 1))
+    return resample(image[:1, :3], size, "bilinear")

@@ -1,0 +1,223 @@
+"""Residual-domain preconditioning of the U-Net, and the few-step sampler (article sections 2.3 and 2.4).
+
+Notation: y = upsampled image, x = true image, d = x - y with root mean square sigma_r, n = unit Gaussian noise,
+s(p) = sigma map. The state at time eta in (0, 1] is z = (1 - eta) d + sqrt(eta) s n, that is x_eta - y on the path
+of ResShift (arXiv 2307.12348) with a noise map as UPSR (arXiv 2503.18512). With a = 1 - eta, b = sqrt(eta) s and
+V = a² sigma_r² + b², the network F is wrapped so that its input and its target have unit variance, by the algebra
+of Karras 2022 (arXiv 2206.00364, appendix B.6) applied to d instead of x:
+
+    c_in = V^-1/2    c_skip = a sigma_r² / V    c_out = sigma_r b / sqrt(V)
+    x_hat = y + c_skip z + c_out F(c_in z, y, ln(b / sigma_r), eta)
+
+At eta = 1 this is y + sigma_r F, a regression; for eta -> 0 it is the identity y + z.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_choice, check_image, check_map, check_number
+from .precision import autocast, resolve_dtype
+from .progress import OnStep, Progress
+from .tiling import auto_tile, run_tiled
+from .unet import AttnUNet, UNetConfig
+
+STEPS = (1, 2, 4, 8)
+SIGMA_FLOOR = 1 / 255  # one grey level: keeps ln b finite, and below it noise is not worth refining
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """An AttnUNet and the statistics it was trained with.
+
+    Attributes:
+        unet: shape of the network; 8 channels in (state 3, image 3, log noise level 1, time 1) and 3 out.
+        sigma_r: root mean square of x - y over the training data, in units of the 0..1 image.
+    """
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    sigma_r: float = 0.04
+
+    def __post_init__(self) -> None:
+        check_number(self.sigma_r, "sigma_r", above=0)
+        if (self.unet.in_channels, self.unet.out_channels) != (8, 3):
+            got = (self.unet.in_channels, self.unet.out_channels)
+            raise ValueError(f"unet: expected 8 channels in and 3 out, got {got}")
+
+
+class Denoiser(nn.Module):
+    """Estimates the true image from a noisy state and, when there is one, the clean image it was made from.
+
+    An untrained denoiser estimates "no change": it returns y at eta = 1 and the noisy image in blind use.
+    """
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = AttnUNet(config.unet)
+
+    @property
+    def halo(self) -> int:
+        """Pixels of context around a tile."""
+        return self.unet.halo
+
+    @property
+    def align(self) -> int:
+        """Tiles begin at multiples of this many pixels."""
+        return self.unet.align
+
+    def forward(self, z: Tensor, y: Tensor, sigma: Tensor, eta: Tensor) -> Tensor:
+        """The estimate x_hat of the true image, not clamped.
+
+        Args:
+            z: state, [B, 3, H, W], in units of the 0..1 image.
+            y: conditioning image, [B, 3, H, W] in 0..1.
+            sigma: s(p), [B or 1, 1, H, W].
+            eta: time in (0, 1], [B or 1, 1, 1, 1].
+        """
+        c_skip, c_out, c_in, b = self.coefficients(sigma, eta)
+        return y + c_skip * z + c_out * self._network(c_in * z, y, b, eta)
+
+    def blind(self, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """The estimate from a noisy image alone, not clamped: x_hat = noisy + tau F, tau = sqrt(sigma_r² + s²).
+
+        What is wrong with such an image is both the upsampler's error and the noise, hence tau; the network is
+        told the noise level as a map (FFDNet, arXiv 1710.04026) and the time eta = 0, which no state has.
+        """
+        tau = (self.config.sigma_r**2 + sigma**2).sqrt()
+        return noisy + tau * self._network(torch.zeros_like(noisy), noisy, tau, noisy.new_zeros(1, 1, 1, 1))
+
+    def coefficients(self, sigma: Tensor, eta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(c_skip, c_out, c_in, b) as maps [B, 1, H, W]; b is held above one grey level."""
+        sigma_r, a = self.config.sigma_r, 1 - eta
+        b = (eta.sqrt() * sigma).clamp(min=SIGMA_FLOOR)
+        variance = (a * sigma_r) ** 2 + b**2
+        return a * sigma_r**2 / variance, sigma_r * b * variance.rsqrt(), variance.rsqrt(), b
+
+    def _network(self, state: Tensor, image: Tensor, level: Tensor, eta: Tensor) -> Tensor:
+        B, _, H, W = image.shape
+        log_level = (level / self.config.sigma_r).log().expand(B, 1, H, W)
+        x = torch.cat([state, image - 0.5, log_level, eta.expand(B, 1, H, W)], 1)
+        return self.unet(x.contiguous(memory_format=torch.channels_last)).float()
+
+
+def denoise(
+    model: Denoiser,
+    noisy: Tensor,
+    sigma: Tensor,
+    conditioning: Tensor | None = None,
+    *,
+    steps: int = 4,
+    detail: float = 0.0,
+    tile: int | None = None,
+    dtype: str = "auto",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Takes the noise out of an image, and refines it in a few steps.
+
+    The result is (1 - alpha) · regression + alpha · refined with alpha = `detail`: the straight way from the least
+    error to the most natural texture (arXiv 2107.02555). Where sigma falls under one grey level, alpha falls with
+    it to 0, so that no noise means exactly the regression.
+
+    Args:
+        model: the denoiser; images must be on its device.
+        noisy: y + s n, [B, 3, H, W]; not clamped.
+        sigma: s, [B or 1, 1, H, W], standard deviation of the noise in units of the 0..1 image.
+        conditioning: y, [B, 3, H, W] in 0..1. Without it the model works blind: it estimates y first.
+        steps: K, evaluations of the refined estimate: 1, 2, 4 or 8.
+        detail: 0..1; at 0 only the regression is evaluated.
+        tile: side of a tile in pixels, None to choose one from a memory budget; the result does not depend on it.
+        dtype: format the network computes in, see `precision.resolve_dtype`.
+        on_step: progress, called after every tile; may raise to cancel.
+
+    Returns:
+        [B, 3, H, W] float32 in 0..1.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described.
+    """
+    check_image(noisy, "noisy", (3,))
+    check_map(sigma, noisy)
+    if conditioning is not None:
+        check_image(conditioning, "conditioning", (3,))
+        if conditioning.shape != noisy.shape:
+            raise ValueError(f"conditioning: expected {tuple(noisy.shape)} as noisy, got {tuple(conditioning.shape)}")
+    check_choice(steps, "steps", STEPS)
+    check_number(detail, "detail", 0, 1)
+
+    alpha = detail * (sigma / SIGMA_FLOOR).clamp(max=1)
+    refine = bool((alpha > 0).any())
+    whole = bool((alpha == 1).all()) and conditioning is not None
+    evaluations = (steps if refine else 0) + (0 if whole else 1)
+    progress = Progress(on_step, evaluations)
+    run = _Evaluator(model, sigma, tile, dtype, progress)
+
+    sigma = sigma.expand(noisy.shape[0], -1, -1, -1)
+    y = run.blind(noisy) if conditioning is None else conditioning
+    if not refine:
+        return (y if conditioning is None else run(torch.zeros_like(y), y, 1.0, noiseless=True)).clamp(0, 1)
+    refined = sample(run, noisy - y, y, steps)
+    if whole:
+        return refined.clamp(0, 1)
+    regression = y if conditioning is None else run(torch.zeros_like(y), y, 1.0, noiseless=True)
+    return regression.lerp(refined, alpha).clamp(0, 1)
+
+
+def times(steps: int) -> list[float]:
+    """1 = eta_K > … > eta_0 = 0, evenly spaced, steps + 1 values."""
+    return [1 - k / steps for k in range(steps)] + [0.0]
+
+
+def sample(estimate: _Evaluator, z: Tensor, y: Tensor, steps: int) -> Tensor:
+    """Follows the path from eta = 1 to 0 in deterministic steps that keep the noise they find.
+
+    With d_hat = x_hat - y, the noise found is s n_hat = (z - (1 - eta) d_hat) / sqrt(eta), and the next state
+    z' = (1 - eta') d_hat + sqrt(eta') s n_hat: s itself is not needed, so it may be 0.
+    """
+    x_hat = y
+    path = times(steps)
+    for eta, following in itertools.pairwise(path):
+        x_hat = estimate(z, y, eta)
+        d_hat = x_hat - y
+        z = (1 - following) * d_hat + (following / eta) ** 0.5 * (z - (1 - eta) * d_hat)
+    return x_hat
+
+
+class _Evaluator:
+    """The denoiser on whole images: tiled, in the chosen format, with progress."""
+
+    def __init__(self, model: Denoiser, sigma: Tensor, tile: int | None, dtype: str, progress: Progress) -> None:
+        self.model, self.sigma, self.progress = model, sigma, progress
+        self.device = sigma.device
+        self.dtype = resolve_dtype(dtype, self.device)
+        self.tile = tile or auto_tile(bytes_per_pixel(model.config.unet, self.dtype), model.halo, model.align)
+
+    def __call__(self, z: Tensor, y: Tensor, eta: float, noiseless: bool = False) -> Tensor:
+        time = torch.tensor(eta, device=self.device).reshape(1, 1, 1, 1)
+        sigma = torch.zeros_like(self.sigma) if noiseless else self.sigma
+        return self._run(lambda z, y, sigma: self.model(z, y, sigma, time), z, y, sigma.expand(y.shape[0], -1, -1, -1))
+
+    def blind(self, noisy: Tensor) -> Tensor:
+        return self._run(self.model.blind, noisy, self.sigma.expand(noisy.shape[0], -1, -1, -1))
+
+    def _run(self, function, *images: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        report = self.progress.part(1.0)
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            return run_tiled(
+                function,
+                images,
+                halo=self.model.halo,
+                align=self.model.align,
+                tile=self.tile,
+                on_tile=lambda done, total: report(done, total, None),
+            )
+
+
+def bytes_per_pixel(config: UNetConfig, dtype: torch.dtype) -> float:
+    """Working memory of one evaluation for each input pixel: some six live feature maps of the finest level."""
+    features = config.widths[0] / config.unshuffle**2
+    return 6 * features * dtype.itemsize + 24 * 4

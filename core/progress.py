@@ -1,0 +1,43 @@
+"""Progress, preview and cancel as one callback.
+
+`on_step(done, total, preview)` is called with the work done and the work in all, in the same unit, and now and then
+a small picture. Whoever supplies it may raise from it: that is how a run is cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+OnStep = Callable[[float, float, "Tensor | None"], None]
+
+
+class Progress:
+    """Adds up the work of parts that do not know of each other and reports it to one `on_step`.
+
+    Args:
+        on_step: the callback, or None to report to nobody.
+        total: work in all, in any unit (the chain counts output pixels weighted by cost).
+    """
+
+    def __init__(self, on_step: OnStep | None, total: float) -> None:
+        self._on_step, self._total, self._done = on_step, max(total, 1e-9), 0.0
+
+    def advance(self, work: float, preview: Tensor | None = None) -> None:
+        """Reports `work` more as done, with an optional `preview` [1, 3, h, w] in 0..1."""
+        self._done = min(self._done + work, self._total)
+        if self._on_step is not None:
+            self._on_step(self._done, self._total, preview)
+
+    def part(self, work: float) -> OnStep:
+        """An `on_step` for one part that is `work` of the whole, whatever unit the part counts in."""
+        reported = 0.0
+
+        def on_step(done: float, total: float, preview: Tensor | None) -> None:
+            nonlocal reported
+            now = work * min(done / total, 1.0) if total > 0 else work
+            step, reported = max(now - reported, 0.0), max(now, reported)
+            self.advance(step, preview)
+
+        return on_step

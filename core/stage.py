@@ -1,0 +1,148 @@
+"""One stage of the chain: upsampler, noise controller, denoiser, skip and fusion, each usable by itself.
+
+The graph of separate nodes and the chain call the same methods, so that they give the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .adaptive_noise import NoiseController, NoiseControllerConfig, adaptive_sigma
+from .checks import check_number
+from .denoise import Denoiser, DenoiserConfig, denoise
+from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
+from .fusion import fuse
+from .layout import through_rgb
+from .progress import OnStep
+from .residual import SkipWeights, SkipWeightsConfig, skip
+from .tiling import run_tiled
+from .upsample import Enlarge, upsample
+from .upsamplers import build_upsampler
+
+CONTROLLER_TILE = 1024  # pixels; the controller is 16 channels wide at full size
+
+
+def _direct_edsr() -> dict[str, Any]:
+    return {"kind": "edsr", "scale": 2, "width": 64, "blocks": 8, "tail": "direct"}
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """The parts of a stage.
+
+    Attributes:
+        upsampler: what `build_upsampler` takes: the kind and that kind's config.
+        denoiser: the U-Net and its sigma_r.
+        controller: the learned noise controller.
+        fusion: the net that weighs the scales.
+        skip: the bands of the residual skip.
+        kappa: noise at strength 1 in units of the error that the controller expects.
+    """
+
+    upsampler: dict[str, Any] = field(default_factory=_direct_edsr)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    controller: NoiseControllerConfig = field(default_factory=NoiseControllerConfig)
+    fusion: DynamicWeightsConfig = field(default_factory=DynamicWeightsConfig)
+    skip: SkipWeightsConfig = field(default_factory=SkipWeightsConfig)
+    kappa: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number(self.kappa, "kappa", above=0)
+
+
+class Stage(nn.Module):
+    """The trained parts of one stage. At birth it equals bicubic interpolation."""
+
+    def __init__(self, config: StageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.upsampler = build_upsampler(config.upsampler)
+        self.controller = NoiseController(config.controller)
+        self.denoiser = Denoiser(config.denoiser)
+        self.weights = DynamicWeights(config.fusion)
+        self.skip_weights = SkipWeights(config.skip)
+
+    def upsample(
+        self,
+        image: Tensor,
+        size: tuple[int, int],
+        *,
+        method: str | Enlarge | None = None,
+        tile: int | None = None,
+        dtype: str = "auto",
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """The image at `size` by the stage's own upsampler, or by `method`. See `core.upsample.upsample`."""
+        chosen = self.upsampler if method is None else method
+        return upsample(image, size, chosen, tile=tile, dtype=dtype, on_step=on_step)
+
+    def sigma(self, image: Tensor, mode: str = "learned", strength: float = 1.0) -> Tensor:
+        """The sigma map of an upsampled image, [B, 1, H, W]. See `core.adaptive_noise.adaptive_sigma`."""
+
+        def controller(image: Tensor) -> Tensor:
+            net = self.controller
+            return run_tiled(net, [image], halo=net.halo, align=net.align, tile=CONTROLLER_TILE)
+
+        sigma_r, kappa = self.config.denoiser.sigma_r, self.config.kappa
+        with torch.no_grad():
+            return adaptive_sigma(image, mode, strength * kappa, sigma_r, controller)
+
+    def denoise(
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        conditioning: Tensor | None = None,
+        *,
+        steps: int = 4,
+        detail: float = 0.0,
+        tile: int | None = None,
+        dtype: str = "auto",
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """The denoised image; alpha is that of `noisy`. See `core.denoise.denoise`."""
+        known = None if conditioning is None else through_rgb_only(conditioning)
+
+        def run(rgb: Tensor) -> Tensor:
+            return denoise(
+                self.denoiser, rgb, sigma, known, steps=steps, detail=detail, tile=tile, dtype=dtype, on_step=on_step
+            )
+
+        return through_rgb(noisy, run)
+
+    def skip(self, current: Tensor, previous: Tensor, strength: float = 1.0) -> Tensor:
+        """Brings learned bands of the previous image back into the current one. See `core.residual.skip`."""
+        with torch.no_grad():
+            return skip(
+                current,
+                previous,
+                mode="weighted",
+                strength=strength,
+                levels=self.config.skip.levels,
+                model=self.skip_weights,
+            )
+
+    def fuse(self, images: list[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Fuses images, coarse to fine, by learned weights.
+
+        Returns:
+            the image with the channels of the last one, and the weight maps [B, N, H, W].
+        """
+        weights: list[Tensor] = []
+
+        def run(rgb: Tensor) -> Tensor:
+            others = [through_rgb_only(image) for image in images[:-1]]
+            with torch.no_grad():
+                result = fuse([*others, rgb], mode="learned", model=self.weights, size=size)
+            weights.append(result.weights)
+            return result.image
+
+        return through_rgb(images[-1], run, size), weights[0]
+
+
+def through_rgb_only(image: Tensor) -> Tensor:
+    """The colour of an image as [B, 3, H, W]: grey repeated, alpha left out."""
+    return image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image[:, :3]

@@ -1,0 +1,113 @@
+"""What a training run is: its data, its phases, its optimiser. Frozen, and stored whole in the run and the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..chain import ChainConfig
+from ..checks import check_integer, check_number
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One part of a run: so many stages unrolled, trained for so many steps on crops of one size.
+
+    Attributes:
+        stages: stages that are run one after the other, each on what the one before really gives.
+        steps: optimiser steps.
+        crop: side of the first stage's input in pixels; the last stage sees crop · 2^stages.
+        batch: crops a step.
+        learning_rate: peak of the schedule.
+        warmup: steps of linear rise before the cosine.
+        final: the cosine ends at this part of the peak.
+        noisy: crops of the batch, as a part of 1, on which the denoiser also learns to refine from noise.
+        start_from: stage (1-based) whose weights a stage not trained yet starts from; 0 leaves it at birth.
+    """
+
+    stages: int
+    steps: int
+    crop: int = 48
+    batch: int = 16
+    learning_rate: float = 4e-4
+    warmup: int = 100
+    final: float = 0.01
+    noisy: float = 0.25
+    start_from: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("stages", "steps", "crop", "batch"):
+            check_integer(getattr(self, name), name, 1)
+        check_integer(self.warmup, "warmup", 0)
+        check_integer(self.start_from, "start_from", 0)
+        check_number(self.learning_rate, "learning_rate", above=0)
+        check_number(self.final, "final", 0, 1)
+        check_number(self.noisy, "noisy", 0, 1)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms, each a mean absolute error in units of the 0..1 image.
+
+    Attributes:
+        output: of the stage's result.
+        upsampler: of the upsampler's own result, so that the denoiser is left with what is hard.
+        refine: of the estimate from a noisy state at a random time.
+        blind: of the estimate from a noisy image without conditioning.
+        controller: the noise controller's negative log-likelihood; its gradients reach no other part.
+    """
+
+    output: float = 1.0
+    upsampler: float = 0.3
+    refine: float = 0.25
+    blind: float = 0.05
+    controller: float = 0.01
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run.
+
+    Attributes:
+        chain: the model.
+        phases: in order.
+        loss: weights of the terms.
+        seed: of everything random in the run; a step's crops and noise depend on it and the step alone.
+        ema: decay of the averaged weights that are kept, after its own warm-up.
+        clip: largest norm of the gradient.
+        dtype: format of the forward pass, see `core.precision`.
+        validate_every: steps between validations, 0 for none.
+        save_every: steps between writings of the resumable state.
+        memory: bytes of decoded pictures kept.
+    """
+
+    chain: ChainConfig = field(default_factory=ChainConfig)
+    phases: tuple[PhaseConfig, ...] = (PhaseConfig(stages=1, steps=1000),)
+    loss: LossConfig = field(default_factory=LossConfig)
+    seed: int = 0
+    ema: float = 0.999
+    clip: float = 0.5
+    dtype: str = "auto"
+    validate_every: int = 250
+    save_every: int = 250
+    memory: int = 2 << 30
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("phases: expected at least one, got none")
+        check_number(self.ema, "ema", 0, 1)
+        check_number(self.clip, "clip", above=0)
+        for name in ("validate_every", "save_every", "seed", "memory"):
+            check_integer(getattr(self, name), name, 0)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> tuple[int, int]:
+        """(index of the phase, step inside it) of a step of the run."""
+        for index, phase in enumerate(self.phases):
+            if step < phase.steps:
+                return index, step
+            step -= phase.steps
+        raise ValueError(f"step: expected less than {self.steps} steps in all, got {self.steps + step}")

@@ -1,0 +1,35 @@
+"""Exponential moving average of a model's weights: what is validated, saved and shipped."""
+
+from __future__ import annotations
+
+import copy
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class EMA(Generic[Model]):
+    """Averages the weights of `model` after each step, in float32.
+
+    Early on the decay is lower, (1 + t) / (10 + t), so that the average forgets the weights at birth.
+    """
+
+    def __init__(self, model: Model, decay: float = 0.999) -> None:
+        self.decay, self.updates = decay, 0
+        self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Moves the average towards the weights of `model`."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for average, value in zip(self.model.parameters(), model.parameters(), strict=True):
+            average.lerp_(value, 1 - decay)
+
+    def copy_from(self, model: nn.Module) -> None:
+        """Starts the average anew at the weights of `model`."""
+        self.updates = 0
+        self.model.load_state_dict(model.state_dict())

@@ -1,0 +1,161 @@
+"""AttnUNet: the denoising U-Net of the article's sections 2.3 and 2.4, with a finite receptive field.
+
+Residual blocks without normalisation (as EDSR, arXiv 1707.02921: on CPUs with matrix units one normalisation costs
+as much as a 3×3 convolution), pixel-unshuffle at the entrance (FFDNet, arXiv 1710.04026: full-resolution work four
+times cheaper), skips by addition (DRUNet, arXiv 2008.13751), attentions at the levels that the config names.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import POSITIONS, ChannelAttention, SpatialAttention, WindowAttention
+from .checks import check_choice, check_number
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of an AttnUNet. The tuples have one entry a level, finest level first."""
+
+    in_channels: int = 8
+    out_channels: int = 3
+    unshuffle: int = 2
+    widths: tuple[int, ...] = (64, 96)
+    blocks: tuple[int, ...] = (2, 3)  # on the way down and again on the way up; once at the coarsest level
+    self_attention: tuple[bool, ...] = (False, True)  # coarse levels only: at full size it outweighs all convolutions
+    channel_attention: tuple[bool, ...] = (False, True)
+    spatial_attention: tuple[bool, ...] = (False, True)
+    heads: int = 3  # 32 channels a head, the tile size of the matrix units
+    window: int = 8
+    channel_window: int = 4
+    position: str = "relative"
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "out_channels", "unshuffle", "heads", "window", "channel_window"):
+            check_number(getattr(self, name), name, minimum=1)
+        check_choice(self.position, "position", POSITIONS)
+        levels = len(self.widths)
+        if levels == 0:
+            raise ValueError("widths: expected at least one level, got ()")
+        for name in ("blocks", "self_attention", "channel_attention", "spatial_attention"):
+            if len(getattr(self, name)) != levels:
+                raise ValueError(f"{name}: expected {levels} entries, one a level, got {getattr(self, name)}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels a token of the coarsest level stands for, per axis."""
+        return self.unshuffle * 2 ** (len(self.widths) - 1)
+
+    @property
+    def align(self) -> int:
+        """The input is padded to a multiple of this, and tiles begin at multiples of it (pixels)."""
+        align = self.stride
+        for level in range(len(self.widths)):
+            pixels = self.unshuffle * 2**level
+            if self.self_attention[level]:
+                align = math.lcm(align, self.window * pixels)
+            if self.channel_attention[level]:
+                align = math.lcm(align, self.channel_window * pixels)
+        return align
+
+
+class ResidualBlock(nn.Module):
+    """x + gates(conv(relu(conv(x)))), the second convolution zero at birth. [B, C, H, W] -> the same."""
+
+    def __init__(self, width: int, gates: list[ChannelAttention | SpatialAttention]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)  # zero-init: the block starts as identity
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+        self.gates = nn.Sequential(*gates)
+        self.reach = 2 + sum(gate.reach for gate in gates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gates(self.conv2(F.relu(self.conv1(x))))
+
+
+class Level(nn.Module):
+    """The residual blocks of one level: self-attention follows the first, the gates sit in the last."""
+
+    def __init__(self, config: UNetConfig, level: int) -> None:
+        super().__init__()
+        width, count = config.widths[level], config.blocks[level]
+        layers: list[ResidualBlock | WindowAttention] = []
+        for i in range(count):
+            gates: list[ChannelAttention | SpatialAttention] = []
+            if i == count - 1 and config.channel_attention[level]:
+                gates.append(ChannelAttention(width, config.channel_window))
+            if i == count - 1 and config.spatial_attention[level]:
+                gates.append(SpatialAttention())
+            layers.append(ResidualBlock(width, gates))
+            if i == 0 and config.self_attention[level]:
+                layers.append(WindowAttention(width, config.heads, config.window, config.position))
+        self.layers = nn.Sequential(*layers)
+        self.reach = sum(layer.reach for layer in layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class AttnUNet(nn.Module):
+    """U-Net with residual blocks, skips and attentions; its last layer is zero at birth.
+
+    Shape:
+        [B, in_channels, H, W] -> [B, out_channels, H, W], any H and W (padded inside by repeating the edge).
+
+    Attributes:
+        halo: pixels of context around a tile that its output depends on.
+        align: tiles must begin at multiples of this many pixels.
+        stride: pixels of one token at the coarsest level.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, r = config.widths, config.unshuffle
+        self.head = nn.Conv2d(config.in_channels * r * r, widths[0], 3, padding=1)
+        self.down_levels = nn.ModuleList(Level(config, i) for i in range(len(widths) - 1))
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.middle = Level(config, len(widths) - 1)
+        self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths))
+        self.up_levels = nn.ModuleList(Level(config, i) for i in range(len(widths) - 1))
+        self.tail = nn.Conv2d(widths[0], config.out_channels * r * r, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)  # zero-init: an untrained network adds nothing
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        self.stride, self.align = config.stride, config.align
+        self.halo = self._halo()
+
+    def _halo(self) -> int:
+        reach = 2 * self.config.unshuffle  # head and tail
+        for level, (down, up) in enumerate(zip(self.down_levels, self.up_levels, strict=True)):
+            pixels = self.config.unshuffle * 2**level
+            reach += pixels * (down.reach + up.reach)  # type: ignore[operator]
+        reach += self.stride * self.middle.reach
+        return reach + self.stride - 1  # a pixel may lie anywhere inside its coarsest token
+
+    def forward(self, x: Tensor) -> Tensor:
+        H, W = x.shape[-2:]
+        x = F.pad(x, (0, -W % self.align, 0, -H % self.align), mode="replicate")
+        x = self.head(F.pixel_unshuffle(x, self.config.unshuffle))
+        skips = []
+        for level, down in zip(self.down_levels, self.downs, strict=True):
+            x = level(x)
+            skips.append(x)
+            x = down(x)
+        x = self.middle(x)
+        for level, up in zip(reversed(self.up_levels), reversed(self.ups), strict=True):
+            x = level(F.pixel_shuffle(up(x), 2) + skips.pop())
+        return F.pixel_shuffle(self.tail(x), self.config.unshuffle)[..., :H, :W]
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable values in `module`."""
+    return sum(p.numel() for p in module.parameters())
+
+

@@ -1,0 +1,101 @@
+"""Upsampling to any size by any method: interpolation, one of our networks, or any function that enlarges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_image, check_size
+from .layout import through_rgb
+from .precision import autocast, resolve_dtype
+from .progress import OnStep, Progress
+from .resample import resample
+from .tiling import auto_tile, run_tiled
+
+# [B, 3, H, W] in 0..1 -> [B, 3, H * s, W * s]; `on_step` reports its progress. A network outside this pack, say.
+Enlarge = Callable[[Tensor, "OnStep | None"], Tensor]
+
+
+def upsample(
+    image: Tensor,
+    size: tuple[int, int],
+    method: str | nn.Module | Enlarge = "bicubic",
+    *,
+    tile: int | None = None,
+    dtype: str = "auto",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Brings an image to a size.
+
+    A network or function is applied until the image is large enough on both axes, then antialiased bicubic
+    reduces the result to the exact size. Nothing is enlarged past need: at or below the size of the input the
+    image is only resampled.
+
+    Args:
+        image: [B, C, H, W] in 0..1, C of 1, 3 or 4; networks see RGB, alpha is resampled.
+        size: (height, width) in pixels.
+        method: a method of `resample`, an upsampler of `core.upsamplers` on the image's device, or a function.
+        tile: side of a tile in input pixels, None to choose one from a memory budget; no effect on the result.
+        dtype: format a network computes in, see `precision.resolve_dtype`.
+        on_step: progress; may raise to cancel.
+
+    Returns:
+        [B, C, *size] float32 in 0..1.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described.
+    """
+    check_image(image)
+    check_size(size)
+    size = (int(size[0]), int(size[1]))
+    if isinstance(method, str):
+        result = resample(image, size, method).clamp(0, 1)
+        Progress(on_step, 1).advance(1)
+        return result
+
+    def enlarge(rgb: Tensor) -> Tensor:
+        report = Progress(on_step, _passes(image, size, method))
+        while rgb.shape[2] < size[0] or rgb.shape[3] < size[1]:
+            before = rgb.shape
+            if isinstance(method, nn.Module):
+                rgb = _run_network(method, rgb, tile, dtype, report.part(1))
+            else:
+                rgb = method(rgb, report.part(1))
+            if rgb.shape[2] <= before[2] or rgb.shape[3] <= before[3]:
+                raise ValueError(f"method: expected an image larger than {tuple(before)}, got {tuple(rgb.shape)}")
+            rgb = rgb.clamp(0, 1)
+        return resample(rgb, size).clamp(0, 1)
+
+    return through_rgb(image, enlarge, size)
+
+
+def _passes(image: Tensor, size: tuple[int, int], method: nn.Module | Enlarge) -> int:
+    """How often a method must be applied, for progress; a plain function is taken to double."""
+    scale, count = int(getattr(method, "scale", 2)), 0
+    H, W = image.shape[-2:]
+    while H * scale**count < size[0] or W * scale**count < size[1]:
+        count += 1
+    return count
+
+
+def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, on_step: OnStep) -> Tensor:
+    scale, halo = int(network.scale), int(network.halo)  # type: ignore[arg-type]
+    compute = resolve_dtype(dtype, rgb.device)
+    side = tile or auto_tile(bytes_per_pixel(network, compute), halo)
+    with torch.no_grad(), autocast(rgb.device, compute):
+        return run_tiled(
+            lambda crop: network(crop.contiguous(memory_format=torch.channels_last)).float(),
+            [rgb],
+            scale=scale,
+            halo=halo,
+            tile=side,
+            on_tile=lambda done, total: on_step(done, total, None),
+        )
+
+
+def bytes_per_pixel(network: nn.Module, dtype: torch.dtype) -> float:
+    """Working memory for each input pixel: the widest feature map, some four of them alive at once."""
+    widest = max((p.shape[0] for p in network.parameters() if p.ndim == 4), default=3)
+    return 4 * widest * dtype.itemsize + 24 * int(network.scale) ** 2  # type: ignore[arg-type]
