@@ -97,10 +97,8 @@ def fuse(
     check_size(size)
     shares = _shares(weights, mode, len(images))
     weigh = _weigher(mode, model, temperature)
-    dtype = images[-1].dtype
-    images = [
-        image.to(images[-1].device, torch.promote_types(image.dtype, torch.float32)) for image in images
-    ]
+    dtype, device = images[-1].dtype, images[-1].device
+    images = [image.to(device, torch.promote_types(dtype, torch.float32)) for image in images]
     structures = {"flat": _flat, "hierarchical": _hierarchical, "laplacian": _laplacian}
     image, effective = structures[structure](images, shares, weigh, (size[0], size[1]))
     return FusionResult(image.clamp(0.0, 1.0).to(dtype), effective)

@@ -97,9 +97,13 @@ def test_gradient_map_of_more_pixels_than_torch_sorts_has_the_quantile_of_all() 
     assert share == pytest.approx(0.2, abs=0.005)
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"floor": -0.1}, {"floor": 1.1}, {"quantile": 2.0}, {"quantile": math.nan}]
-)
+def test_gradient_map_of_a_large_picture_does_not_sample_the_same_columns_only() -> None:
+    fence = torch.tensor([0.0, 0.1, 0.3, 0.3]).repeat(512).expand(1, 1, 2048, 2048)
+    small, large = gradient_map(fence[..., :512, :512], quantile=0.5), gradient_map(fence, quantile=0.5)
+    torch.testing.assert_close(large[..., :500, :500], small[..., :500, :500], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("arguments", [{"floor": -0.1}, {"floor": 1.1}, {"quantile": 2.0}, {"quantile": math.nan}])
 def test_gradient_map_names_the_wrong_argument(arguments: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         gradient_map(torch.rand(1, 3, 4, 4), **arguments)
@@ -187,9 +191,7 @@ def test_laplace_nll_stays_finite_without_error_and_in_half_precision() -> None:
     assert laplace_nll(zeros, zeros).isfinite()
     assert laplace_nll(zeros.half(), zeros.half()).dtype == torch.float32
     scale = torch.rand(1, 1, 3, 3, dtype=torch.float64).add(0.1).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda b: laplace_nll(torch.ones(1, 3, 3, 3, dtype=torch.float64), b), (scale,)
-    )
+    assert torch.autograd.gradcheck(lambda b: laplace_nll(torch.ones(1, 3, 3, 3, dtype=torch.float64), b), (scale,))
 
 
 @pytest.mark.parametrize("mode", MODES)
