@@ -65,9 +65,7 @@ def harsh_picture(size: tuple[int, int], channels: int = 1) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("target", [(17, 24), (20, 60), (60, 20), (5, 8), (1, 1)])
-def test_8bit_pictures_are_exact_in_rounding_and_order(
-    size: tuple[int, int], target: tuple[int, int]
-) -> None:
+def test_8bit_pictures_are_exact_in_rounding_and_order(size: tuple[int, int], target: tuple[int, int]) -> None:
     picture = harsh_picture(size)
     scales = Fraction(target[0], size[0]), Fraction(target[1], size[1])
     expected = plain_imresize(picture[0, 0].numpy(), target, scales, is_8bit=True)
@@ -85,6 +83,23 @@ def test_reduction_by_a_whole_factor_is_exact(divisor: int) -> None:
     assert matlab_imresize(picture, scale=1 / divisor)[0, 0].tolist() == expected
 
 
+# A sum that is exactly a half, which float64 alone leaves a little below it.
+EXACT_HALF = "545388c507de82e34890906707e86bba40d6643174f1a53939f94d7a2a47b98525ab0d7e"
+# A sum so near to a half that float32 takes it for more.
+NEAR_HALF = (
+    "90f968dd90d00e6ebe699da7b35e0c2e47d68fcdbae6e6139bc7d6091ee9"
+    "90ad4f78ea3b1318119e57b0c89f8bb8ae1e0fbbcdca3034bf58ea9dece5"
+)
+
+
+@pytest.mark.parametrize("row", [EXACT_HALF, NEAR_HALF])
+def test_halves_are_decided_as_in_exact_arithmetic(row: str) -> None:
+    picture = torch.tensor(list(bytes.fromhex(row)), dtype=torch.uint8).view(1, 1, 1, -1)
+    scales = Fraction(1), Fraction(6, picture.shape[3])
+    expected = plain_imresize(picture[0, 0].numpy(), (1, 6), scales, is_8bit=True)
+    assert matlab_imresize(picture, size=(1, 6))[0, 0].tolist() == expected
+
+
 def test_scale_sets_the_grid_and_the_size_is_rounded_up() -> None:
     picture = harsh_picture((33, 47))
     half = Fraction(1, 2)
@@ -97,9 +112,7 @@ def test_scale_sets_the_grid_and_the_size_is_rounded_up() -> None:
 def test_float_images_are_neither_rounded_nor_clipped(target: tuple[int, int]) -> None:
     image = torch.randn(1, 1, 33, 47, dtype=torch.float64)
     scales = Fraction(target[0], 33), Fraction(target[1], 47)
-    expected = torch.tensor(
-        plain_imresize(image[0, 0].numpy(), target, scales, is_8bit=False), dtype=torch.float64
-    )
+    expected = torch.tensor(plain_imresize(image[0, 0].numpy(), target, scales, is_8bit=False), dtype=torch.float64)
     assert torch.allclose(matlab_imresize(image, size=target)[0, 0], expected, atol=1e-12)
     assert torch.allclose(matlab_imresize(image.float(), size=target)[0, 0], expected.float(), atol=1e-5)
 
