@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .checks import check_choice
+from .checks import check_choice, check_integer
 
 POSITIONS = ("relative", "rotary")
 
@@ -66,6 +66,10 @@ class WindowAttention(nn.Module):
 
     Attributes:
         reach: how many tokens away an input can be and still matter.
+
+    Raises:
+        TypeError, ValueError: `heads` does not divide `channels`, or, with "rotary", into multiples of 4; any other
+            argument is not as described; in `forward`, a size that windows do not fill.
     """
 
     bias_index: Tensor
@@ -73,11 +77,8 @@ class WindowAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, window: int = 8, position: str = "relative") -> None:
         super().__init__()
-        check_choice(position, "position", POSITIONS)
-        if channels % heads:
-            raise ValueError(f"heads: expected a divisor of channels={channels}, got {heads}")
-        if position == "rotary" and (channels // heads) % 4:
-            raise ValueError(f"heads: rotary needs channels / heads to be a multiple of 4, got {channels // heads}")
+        check_heads(channels, heads, position)
+        check_integer(window, "window", minimum=1)
         self.heads, self.window, self.position = heads, window, position
         self.reach = window - 1
         self.norm = PixelNorm(channels)
@@ -92,9 +93,8 @@ class WindowAttention(nn.Module):
             self.register_buffer("angles", rotary_angles(window, channels // heads), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_grid(x, self.window)
         H, W = x.shape[-2:]
-        if H % self.window or W % self.window:
-            raise ValueError(f"x: expected height and width in multiples of {self.window}, got {tuple(x.shape)}")
         windows = "b (three heads d) (h i) (w j) -> three (b h w) heads (i j) d"
         size = {"three": 3, "heads": self.heads, "i": self.window, "j": self.window}
         q, k, v = rearrange(self.qkv(self.norm(x)), windows, **size).unbind(0)
@@ -107,6 +107,32 @@ class WindowAttention(nn.Module):
         grid = {"i": self.window, "j": self.window, "h": H // self.window, "w": W // self.window}
         out = rearrange(out, "(b h w) heads (i j) d -> b (h i) (w j) (heads d)", **grid)
         return x + self.proj(out.permute(0, 3, 1, 2))
+
+
+def check_heads(channels: int, heads: int, position: str) -> None:
+    """Checks that `channels` can be split into `heads` that the position encoding can turn.
+
+    Raises:
+        TypeError, ValueError: they cannot; `position` is none of POSITIONS.
+    """
+    check_choice(position, "position", POSITIONS)
+    check_integer(heads, "heads", minimum=1)
+    if channels % heads:
+        raise ValueError(f"heads: expected a divisor of {channels} channels, got {heads}")
+    if position == "rotary" and (channels // heads) % 4:
+        raise ValueError(
+            f"heads: expected a multiple of 4 channels a head for rotary, got {channels} channels / {heads} heads"
+        )
+
+
+def check_grid(x: Tensor, window: int) -> None:
+    """Checks that windows fill `x` [B, C, H, W].
+
+    Raises:
+        ValueError: height or width is no multiple of `window`.
+    """
+    if x.shape[-2] % window or x.shape[-1] % window:
+        raise ValueError(f"x: expected height and width in multiples of {window}, got {tuple(x.shape)}")
 
 
 def relative_index(window: int) -> Tensor:
@@ -124,20 +150,35 @@ class ChannelAttention(nn.Module):
     The means are taken over windows of a fixed grid and the gates interpolated between the windows' centres, so the
     gate is smooth (no window shows in the picture) and its reach finite. Gates lie in 0..2 and start at 1.
 
+    Args:
+        channels: C, at least `reduction`.
+        window: side of a window in tokens.
+        reduction: how much narrower the small network is than C.
+
     Shape:
         [B, C, H, W] -> the same; H and W multiples of `window`.
+
+    Attributes:
+        reach: how many tokens away an input can be and still matter.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; in `forward`, a size that windows do not fill.
     """
 
     def __init__(self, channels: int, window: int = 4, reduction: int = 4) -> None:
         super().__init__()
+        check_integer(window, "window", minimum=1)
+        check_integer(reduction, "reduction", minimum=1)
+        check_integer(channels, "channels", minimum=reduction)
         self.window = window
-        self.reach = window + (window + 1) // 2 - 1  # the far side of the neighbouring window
+        self.reach = window + window // 2 - 1  # from the last token that sees a neighbour to that one's far side
         self.squeeze = nn.Conv2d(channels, channels // reduction, 1)
         self.excite = nn.Conv2d(channels // reduction, channels, 1)
         nn.init.zeros_(self.excite.weight)
         nn.init.zeros_(self.excite.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
+        check_grid(x, self.window)
         gate = self.excite(F.relu(self.squeeze(F.avg_pool2d(x, self.window))))
         gate = F.interpolate(2 * torch.sigmoid(gate), scale_factor=self.window, mode="bilinear")
         return x * gate

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from .adaptive_noise import MODES
-from .checkpoint import load_into, read_checkpoint, write_checkpoint
-from .checks import check_choice, check_image, check_number
+from .checkpoint import CheckpointError, load_into, read_checkpoint, resolve, write_checkpoint
+from .checks import check_choice, check_image, check_integer, check_number
 from .config import from_dict, to_dict
 from .denoise import STEPS
-from .noise import KINDS, inject_noise
+from .noise import KINDS, MAX_SEED, inject_noise
 from .precision import DTYPES
 from .progress import OnStep, Progress
 from .resample import resample
@@ -52,6 +52,7 @@ class Settings:
 
     Attributes:
         seed: 0..2^64-1 for all images of the batch alike, or one for each; the same seed gives the same picture.
+            Counts only where detail and strength are above 0: without them there is no noise.
         strength: multiplier on the noise, 0 = off, 1 = as trained.
         noise: "learned", "gradient" or "uniform": where the noise goes.
         distribution: "gaussian", "uniform" or "correlated".
@@ -61,6 +62,9 @@ class Settings:
         fusion: whether the scales are fused after each stage.
         tile: side of a tile in pixels, None to choose; does not change the result.
         dtype: "auto", "fp32", "bf16" or "fp16".
+
+    Raises:
+        TypeError, ValueError: a field is not as described.
     """
 
     seed: int | Sequence[int] = 0
@@ -75,13 +79,30 @@ class Settings:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
+        for seed in self.seed if isinstance(self.seed, Sequence) else [self.seed]:
+            check_integer(seed, "seed", 0, MAX_SEED)
         check_number(self.strength, "strength", 0)
         check_choice(self.noise, "noise", MODES)
         check_choice(self.distribution, "distribution", KINDS)
         check_choice(self.steps, "steps", STEPS)
         check_number(self.detail, "detail", 0, 1)
         check_number(self.skip, "skip", 0, 1)
+        check_choice(self.fusion, "fusion", (False, True))
+        if self.tile is not None:
+            check_integer(self.tile, "tile", minimum=1)
         check_choice(self.dtype, "dtype", DTYPES)
+
+    def seeds(self, batch: int) -> list[int]:
+        """The seed of each of `batch` images.
+
+        Raises:
+            ValueError: there are seeds for another number of images.
+        """
+        if not isinstance(self.seed, Sequence):
+            return [self.seed] * batch
+        if len(self.seed) != batch:
+            raise ValueError(f"seed: expected one, or one for each of {batch} images, got {len(self.seed)}")
+        return list(self.seed)
 
 
 class Chain(nn.Module):
@@ -105,8 +126,11 @@ class Chain(nn.Module):
         Raises:
             CheckpointError: no such checkpoint, or not one of a chain.
         """
-        checkpoint = read_checkpoint(name_or_path, KIND)
-        chain = cls(from_dict(ChainConfig, checkpoint.config))
+        checkpoint = read_checkpoint(resolve(name_or_path), KIND)
+        try:
+            chain = cls(from_dict(ChainConfig, checkpoint.config))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{checkpoint.path}: damaged metadata: config: {error}") from error
         load_into(chain, checkpoint)
         chain.provenance = dict(checkpoint.provenance)
         return channels_last(chain).eval()
@@ -122,7 +146,10 @@ class Chain(nn.Module):
         Args:
             path: ends in .safetensors.
             provenance: data, recipe, licence, metrics; None keeps what the chain was loaded with.
-            dtype: storage; torch.float16 halves the file.
+            dtype: storage; torch.float16 halves the file, None keeps that of the weights.
+
+        Raises:
+            CheckpointError: as `write_checkpoint`.
         """
         kept = self.provenance if provenance is None else provenance
         write_checkpoint(path, self.state_dict(), kind=KIND, config=to_dict(self.config), provenance=kept, dtype=dtype)
@@ -134,7 +161,7 @@ class Chain(nn.Module):
 
     def stage(self, number: int) -> Stage:
         """Stage `number`, counted from 1; beyond the last trained one, the last."""
-        check_number(number, "stage", 1)
+        check_integer(number, "stage", minimum=1)
         stage = self.stages[min(int(number), len(self.stages)) - 1]
         if not isinstance(stage, Stage):
             raise TypeError(f"stage: expected a Stage, got {type(stage).__name__}")
@@ -153,6 +180,7 @@ class Chain(nn.Module):
         """The image at its target size; arguments as `stages_of`, of whose list this is the last."""
         return self.stages_of(image, scale, size, upsampler=upsampler, on_step=on_step, **settings)[-1]
 
+    @torch.no_grad()
     def stages_of(
         self,
         image: Tensor,
@@ -183,12 +211,11 @@ class Chain(nn.Module):
         check_image(image)
         B, _, H, W = image.shape
         target = target_size(H, W, scale, size)
-        sizes = stage_sizes(H, W, *target)
-        seeds = [chosen.seed] * B if isinstance(chosen.seed, int) else list(chosen.seed)
-        if len(seeds) != B:
-            raise ValueError(f"seed: expected one, or one for each of {B} images, got {len(seeds)}")
+        sizes, seeds = stage_sizes(H, W, *target), chosen.seeds(B)
         if not sizes:
-            return [resample(image.float(), target).clamp(0, 1)]
+            result = resample(image.float(), target).clamp(0, 1)
+            Progress(on_step, 1).finish(preview_of(result))
+            return [result]
 
         group = max(GROUP_PIXELS // (target[0] * target[1]), 1)
         cost = sum(h * w for h, w in sizes)
@@ -199,7 +226,9 @@ class Chain(nn.Module):
             report = progress.part(cost * part.shape[0])
             outputs = self._run(part, sizes, seeds[first : first + group], chosen, upsampler, report)
             results.append([output.to(image.device) for output in outputs])
-        return [torch.cat(outputs) if B > 1 else outputs[0] for outputs in zip(*results, strict=True)]
+        if len(results) == 1:
+            return results[0]
+        return [torch.cat(outputs) for outputs in zip(*results, strict=True)]
 
     def _run(
         self,
@@ -211,7 +240,7 @@ class Chain(nn.Module):
         on_step: OnStep,
     ) -> list[Tensor]:
         progress = Progress(on_step, sum(h * w for h, w in sizes))
-        outputs = []
+        outputs: list[Tensor] = []
         for number, size in enumerate(sizes, 1):
             step = progress.part(size[0] * size[1])
             image = self._run_stage(image, number, size, seeds, settings, upsampler, step)

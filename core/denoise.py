@@ -15,6 +15,7 @@ At eta = 1 this is y + sigma_r F, a regression; for eta -> 0 it is the identity 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -139,6 +140,10 @@ def denoise(
 
     Raises:
         TypeError, ValueError: an argument is not as described.
+
+    Number of evaluations:
+        1 for the regression or the blind estimate, and `steps` more where `detail` and sigma ask for refinement.
+        Where alpha is 1 everywhere, the regression is left out.
     """
     check_image(noisy, "noisy", (3,))
     check_map(sigma, noisy)
@@ -149,21 +154,21 @@ def denoise(
     check_choice(steps, "steps", STEPS)
     check_number(detail, "detail", 0, 1)
 
+    noisy, sigma = noisy.float(), sigma.float()
     alpha = detail * (sigma / SIGMA_FLOOR).clamp(max=1)
     refine = bool((alpha > 0).any())
     whole = bool((alpha == 1).all()) and conditioning is not None
     evaluations = (steps if refine else 0) + (0 if whole else 1)
-    progress = Progress(on_step, evaluations)
-    run = _Evaluator(model, sigma, tile, dtype, progress)
+    run = _Evaluator(model, sigma.expand(noisy.shape[0], -1, -1, -1), tile, dtype, Progress(on_step, evaluations))
 
-    sigma = sigma.expand(noisy.shape[0], -1, -1, -1)
-    y = run.blind(noisy) if conditioning is None else conditioning
+    if conditioning is None:
+        y = regression = run.blind(noisy)
+    else:
+        y = conditioning.float()
+        regression = y if whole else run.regression(y)  # with alpha = 1 everywhere it has no part
     if not refine:
-        return (y if conditioning is None else run(torch.zeros_like(y), y, 1.0, noiseless=True)).clamp(0, 1)
+        return regression.clamp(0, 1)
     refined = sample(run, noisy - y, y, steps)
-    if whole:
-        return refined.clamp(0, 1)
-    regression = y if conditioning is None else run(torch.zeros_like(y), y, 1.0, noiseless=True)
     return regression.lerp(refined, alpha).clamp(0, 1)
 
 
@@ -172,15 +177,23 @@ def times(steps: int) -> list[float]:
     return [1 - k / steps for k in range(steps)] + [0.0]
 
 
-def sample(estimate: _Evaluator, z: Tensor, y: Tensor, steps: int) -> Tensor:
+def sample(estimate: Callable[[Tensor, Tensor, float], Tensor], z: Tensor, y: Tensor, steps: int) -> Tensor:
     """Follows the path from eta = 1 to 0 in deterministic steps that keep the noise they find.
 
     With d_hat = x_hat - y, the noise found is s n_hat = (z - (1 - eta) d_hat) / sqrt(eta), and the next state
     z' = (1 - eta') d_hat + sqrt(eta') s n_hat: s itself is not needed, so it may be 0.
+
+    Args:
+        estimate: x_hat of (z, y, eta).
+        z: state at eta = 1, [B, 3, H, W]: noisy - y.
+        y: conditioning image, [B, 3, H, W].
+        steps: K, evaluations.
+
+    Returns:
+        The last x_hat, [B, 3, H, W], not clamped.
     """
     x_hat = y
-    path = times(steps)
-    for eta, following in itertools.pairwise(path):
+    for eta, following in itertools.pairwise(times(steps)):
         x_hat = estimate(z, y, eta)
         d_hat = x_hat - y
         z = (1 - following) * d_hat + (following / eta) ** 0.5 * (z - (1 - eta) * d_hat)
@@ -188,23 +201,33 @@ def sample(estimate: _Evaluator, z: Tensor, y: Tensor, steps: int) -> Tensor:
 
 
 class _Evaluator:
-    """The denoiser on whole images: tiled, in the chosen format, with progress."""
+    """The denoiser on whole images: tiled, in the chosen format, with progress. `sigma` is [B, 1, H, W]."""
 
     def __init__(self, model: Denoiser, sigma: Tensor, tile: int | None, dtype: str, progress: Progress) -> None:
         self.model, self.sigma, self.progress = model, sigma, progress
         self.device = sigma.device
         self.dtype = resolve_dtype(dtype, self.device)
-        self.tile = tile or auto_tile(bytes_per_pixel(model.config.unet, self.dtype), model.halo, model.align)
+        if tile is None:
+            tile = auto_tile(bytes_per_pixel(model.config.unet, self.dtype), model.halo, model.align)
+        self.tile = tile
 
-    def __call__(self, z: Tensor, y: Tensor, eta: float, noiseless: bool = False) -> Tensor:
-        time = torch.tensor(eta, device=self.device).reshape(1, 1, 1, 1)
-        sigma = torch.zeros_like(self.sigma) if noiseless else self.sigma
-        return self._run(lambda z, y, sigma: self.model(z, y, sigma, time), z, y, sigma.expand(y.shape[0], -1, -1, -1))
+    def __call__(self, z: Tensor, y: Tensor, eta: float) -> Tensor:
+        """x_hat of a state."""
+        return self._estimate(z, y, self.sigma, eta)
+
+    def regression(self, y: Tensor) -> Tensor:
+        """x_hat of y alone: eta = 1, where the state is nothing but noise, without noise."""
+        return self._estimate(torch.zeros_like(y), y, torch.zeros_like(self.sigma), 1.0)
 
     def blind(self, noisy: Tensor) -> Tensor:
-        return self._run(self.model.blind, noisy, self.sigma.expand(noisy.shape[0], -1, -1, -1))
+        """x_hat of a noisy image alone."""
+        return self._run(self.model.blind, noisy, self.sigma)
 
-    def _run(self, function, *images: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def _estimate(self, z: Tensor, y: Tensor, sigma: Tensor, eta: float) -> Tensor:
+        time = torch.tensor(eta, device=self.device).reshape(1, 1, 1, 1)
+        return self._run(lambda z, y, sigma: self.model(z, y, sigma, time), z, y, sigma)
+
+    def _run(self, function: Callable[..., Tensor], *images: Tensor) -> Tensor:
         report = self.progress.part(1.0)
         with torch.no_grad(), autocast(self.device, self.dtype):
             return run_tiled(

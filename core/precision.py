@@ -6,6 +6,8 @@ inside the networks change.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from .checks import check_choice
@@ -32,12 +34,20 @@ def resolve_dtype(name: str = "auto", device: torch.device | str = "cpu") -> tor
     if name != "auto":
         return _TORCH[name]
     if kind == "cpu":
-        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+        return torch.bfloat16 if _has_amx() else torch.float32
     if kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     return torch.float32
 
 
-def autocast(device: torch.device | str, dtype: torch.dtype) -> torch.autocast:
+def autocast(device: torch.device | str, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Context in which networks on `device` compute in `dtype`; float32 switches autocast off."""
-    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype is not torch.float32)
+    kind = torch.device(device).type
+    if dtype is torch.float32 and not torch.amp.is_autocast_available(kind):
+        return nullcontext()  # a device that torch has no autocast for
+    return torch.autocast(kind, dtype=dtype, enabled=dtype is not torch.float32)
+
+
+def _has_amx() -> bool:
+    # Older versions of torch cannot tell; float32 is right everywhere.
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

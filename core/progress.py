@@ -16,6 +16,8 @@ OnStep = Callable[[float, float, "Tensor | None"], None]
 class Progress:
     """Adds up the work of parts that do not know of each other and reports it to one `on_step`.
 
+    What is reported never falls and never exceeds the total.
+
     Args:
         on_step: the callback, or None to report to nobody.
         total: work in all, in any unit (the chain counts output pixels weighted by cost).
@@ -26,9 +28,16 @@ class Progress:
 
     def advance(self, work: float, preview: Tensor | None = None) -> None:
         """Reports `work` more as done, with an optional `preview` [1, 3, h, w] in 0..1."""
-        self._done = min(self._done + work, self._total)
+        self._done += work
+        if self._total - self._done < 1e-9 * self._total:  # the sum of the parts is rounded
+            self._done = self._total
         if self._on_step is not None:
             self._on_step(self._done, self._total, preview)
+
+    def finish(self, preview: Tensor | None = None) -> None:
+        """Reports all work as done, unless it has been and there is no preview to show."""
+        if self._done < self._total or preview is not None:
+            self.advance(self._total - self._done, preview)
 
     def part(self, work: float) -> OnStep:
         """An `on_step` for one part that is `work` of the whole, whatever unit the part counts in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .checks import MAX_SIDE, check_number, check_size
+from .checks import MAX_SIDE, check_integer, check_number, check_size
 
 MAX_SCALE = 64
 
@@ -12,29 +12,44 @@ MAX_SCALE = 64
 def target_size(height: int, width: int, scale: float | None, size: tuple[int, int] | None) -> tuple[int, int]:
     """(height, width) of the result, from exactly one of `scale` and `size`.
 
+    Args:
+        height, width: size of the image in pixels.
+        scale: factor for both sides, rounded to whole pixels, at least one.
+        size: (height, width) of the result.
+
     Raises:
         TypeError, ValueError: both or neither given, `scale` outside 0 < scale <= 64, or a side out of range.
     """
-    if (scale is None) == (size is None):
+    if scale is None and size is not None:
+        check_size(size)
+        return int(size[0]), int(size[1])
+    if scale is None or size is not None:
         raise ValueError(f"scale, size: expected exactly one of the two, got scale={scale} and size={size}")
-    if size is None:
-        check_number(scale, "scale", maximum=MAX_SCALE, above=0)
-        size = (max(round(height * float(scale or 0)), 1), max(round(width * float(scale or 0)), 1))
-        if max(size) > MAX_SIDE:
-            raise ValueError(f"scale: expected a result of at most {MAX_SIDE} pixels a side, got {size}")
-    check_size(size)
-    return int(size[0]), int(size[1])
+    check_number(scale, "scale", maximum=MAX_SCALE, above=0)
+    result = max(round(height * float(scale)), 1), max(round(width * float(scale)), 1)
+    if max(result) > MAX_SIDE:
+        raise ValueError(f"scale: expected a result of at most {MAX_SIDE} pixels a side, got {result}")
+    return result
 
 
 def stage_sizes(height: int, width: int, target_height: int, target_width: int) -> list[tuple[int, int]]:
     """The size after each stage, the last exactly the target; empty when nothing is enlarged.
 
     Every stage doubles, up to the target on each axis: the last one is fractional where the target is no power of
-    two times the start.
+    two times the start. An axis that shrinks has its target from the first stage on.
+
+    Args:
+        height, width: size of the image in pixels.
+        target_height, target_width: size of the result in pixels.
+
+    Raises:
+        TypeError, ValueError: a side is no integer of at least 1.
     """
+    for name, side in (("height", height), ("width", width)):
+        check_integer(side, name, minimum=1)
+    for name, side in (("target_height", target_height), ("target_width", target_width)):
+        check_integer(side, name, minimum=1)
     ratio = max(target_height / height, target_width / width)
     count = max(math.ceil(math.log2(ratio) - 1e-9), 0)
-    sizes = [
-        (min(height * 2**k, target_height), min(width * 2**k, target_width)) for k in range(1, count + 1)
-    ]
+    sizes = [(min(height * 2**k, target_height), min(width * 2**k, target_width)) for k in range(1, count + 1)]
     return [*sizes[:-1], (target_height, target_width)] if sizes else []

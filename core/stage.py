@@ -5,10 +5,12 @@ The graph of separate nodes and the chain call the same methods, so that they gi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .adaptive_noise import NoiseController, NoiseControllerConfig, adaptive_sigma
@@ -23,7 +25,7 @@ from .tiling import run_tiled
 from .upsample import Enlarge, upsample
 from .upsamplers import build_upsampler
 
-CONTROLLER_TILE = 1024  # pixels; the controller is 16 channels wide at full size
+SMALL_NET_TILE = 1024  # pixels, for controller and fusion weights: they are some 16 channels wide
 
 
 def _direct_edsr() -> dict[str, Any]:
@@ -81,11 +83,11 @@ class Stage(nn.Module):
         return upsample(image, size, chosen, tile=tile, dtype=dtype, on_step=on_step)
 
     def sigma(self, image: Tensor, mode: str = "learned", strength: float = 1.0) -> Tensor:
-        """The sigma map of an upsampled image, [B, 1, H, W]. See `core.adaptive_noise.adaptive_sigma`."""
+        """The sigma map of an upsampled image, [B, 1, H, W]: kappa times `core.adaptive_noise.adaptive_sigma`."""
 
         def controller(image: Tensor) -> Tensor:
             net = self.controller
-            return run_tiled(net, [image], halo=net.halo, align=net.align, tile=CONTROLLER_TILE)
+            return run_tiled(net, [image], halo=net.halo, align=net.align, tile=SMALL_NET_TILE)
 
         sigma_r, kappa = self.config.denoiser.sigma_r, self.config.kappa
         with torch.no_grad():
@@ -125,18 +127,33 @@ class Stage(nn.Module):
                 model=self.skip_weights,
             )
 
-    def fuse(self, images: list[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """Fuses images, coarse to fine, by learned weights.
+    def fuse(self, images: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Fuses images by learned weights. See `core.fusion.fuse`.
+
+        Args:
+            images: at least two [B, C, H, W] in 0..1 of any sizes, coarse to fine.
+            size: (height, width) of the result, None for that of the largest image.
 
         Returns:
-            the image with the channels of the last one, and the weight maps [B, N, H, W].
+            the image with the channels of the last one (alpha is the last one's), and the weight maps [B, N, H, W].
         """
+        if len(images) < 2:
+            raise ValueError(f"images: expected at least 2, got {len(images)}")
         weights: list[Tensor] = []
+
+        def model(stack: Tensor) -> Tensor:
+            N, net = stack.shape[1], self.weights
+
+            def weigh(crop: Tensor) -> Tensor:
+                return net(rearrange(crop, "b (n c) h w -> b n c h w", n=N))
+
+            planes = rearrange(stack, "b n c h w -> b (n c) h w")
+            return run_tiled(weigh, [planes], halo=net.halo, align=net.align, tile=SMALL_NET_TILE)
 
         def run(rgb: Tensor) -> Tensor:
             others = [through_rgb_only(image) for image in images[:-1]]
             with torch.no_grad():
-                result = fuse([*others, rgb], mode="learned", model=self.weights, size=size)
+                result = fuse([*others, rgb], mode="learned", model=model, size=size)
             weights.append(result.weights)
             return result.image
 

@@ -81,48 +81,67 @@ def run_tiled(
 ) -> Tensor:
     """Runs a function over images tile by tile; equal to running it on the whole.
 
+    Memory is set by the tile alone: of a batch, as many images run at once as fit into the area of one tile with
+    its surroundings.
+
     Args:
         function: takes as many crops [B, C_i, h, w] as there are images, returns [B, C, h * scale, w * scale].
         images: [B, C_i, H, W], all of the same B, H and W.
         scale: how much larger the output is than the input.
         halo: input pixels of context the function needs.
         align: its crops begin at multiples of this many input pixels.
-        tile: side of a tile in input pixels; None, or a tile that the image fits in, runs the whole at once.
-        on_tile: called with (tiles done, tiles in all) after each; may raise to cancel.
+        tile: side of a tile in input pixels, rounded up to a multiple of `align`; None runs all at once.
+        on_tile: called with (runs done, runs in all) after each run of the function; may raise to cancel.
 
     Returns:
         [B, C, H * scale, W * scale] on the device of the first image.
 
     Raises:
-        ValueError: the images differ in size, or `tile` is not positive.
+        TypeError, ValueError: the images differ in size, there are none, or `tile` is no positive integer.
     """
+    if len(images) == 0 or 0 in images[0].shape:
+        raise ValueError(f"images: expected at least one pixel, got {[tuple(image.shape) for image in images]}")
     B, _, H, W = images[0].shape
     for i, image in enumerate(images):
         if (image.shape[0], *image.shape[2:]) != (B, H, W):
             raise ValueError(f"images[{i}]: expected [{B}, C, {H}, {W}] as images[0], got {tuple(image.shape)}")
-    if tile is not None:
+    if tile is None:
+        plan, group = [_whole(H, W)], B
+    else:
         check_integer(tile, "tile", minimum=1)
-    if tile is None or (tile >= H and tile >= W):
+        fits = tile >= H and tile >= W
+        plan = [_whole(H, W)] if fits else list(tiles(H, W, tile, halo, align))
+        group = _group(plan, tile + 2 * (halo + align))
+    if len(plan) == 1 and group >= B:
         result = function(*images)
         if on_tile is not None:
             on_tile(1, 1)
         return result
-    plan = list(tiles(H, W, tile, halo, align))
-    result: Tensor | None = None
-    for done, part in enumerate(plan, 1):
+    runs = [(part, slice(first, min(first + group, B))) for first in range(0, B, group) for part in plan]
+    result = torch.empty(0)  # its channels and format are known after the first run
+    for done, (part, batch) in enumerate(runs, 1):
         rows, columns = part.read
-        out = function(*(image[..., rows, columns] for image in images))
-        if result is None:
+        out = function(*(image[batch, :, rows, columns] for image in images))
+        if done == 1:
             result = torch.empty(B, out.shape[1], H * scale, W * scale, dtype=out.dtype, device=images[0].device)
         kept_rows, kept_columns = part.keep
-        result[..., _scaled(kept_rows, 0, scale), _scaled(kept_columns, 0, scale)] = out[
+        result[batch, :, _scaled(kept_rows, 0, scale), _scaled(kept_columns, 0, scale)] = out[
             ..., _scaled(kept_rows, rows.start, scale), _scaled(kept_columns, columns.start, scale)
         ]
         if on_tile is not None:
-            on_tile(done, len(plan))
-    if result is None:
-        raise ValueError(f"images: expected at least one pixel, got {tuple(images[0].shape)}")
+            on_tile(done, len(runs))
     return result
+
+
+def _whole(height: int, width: int) -> Tile:
+    everything = (slice(0, height), slice(0, width))
+    return Tile(everything, everything)
+
+
+def _group(plan: Sequence[Tile], side: int) -> int:
+    """How many crops of the largest tile have the area of `side`², at least one."""
+    area = max((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in (t.read for t in plan))
+    return max(side * side // area, 1)
 
 
 def _scaled(part: slice, origin: int, scale: int) -> slice:

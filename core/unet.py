@@ -14,13 +14,27 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import POSITIONS, ChannelAttention, SpatialAttention, WindowAttention
-from .checks import check_choice, check_number
+from .attention import POSITIONS, ChannelAttention, SpatialAttention, WindowAttention, check_heads
+from .checks import check_choice, check_integer
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Shape of an AttnUNet. The tuples have one entry a level, finest level first."""
+    """Shape of an AttnUNet. The tuples have one entry a level, finest level first.
+
+    Attributes:
+        in_channels, out_channels: channels of the input and the output.
+        unshuffle: side of the cells of pixels that become one token of the finest level.
+        widths: channels of each level; every level has half the tokens of the one before, per axis.
+        blocks: residual blocks of each level, at least 1.
+        self_attention, channel_attention, spatial_attention: whether each level has it.
+        heads: heads of the self-attention; divides the widths that have it.
+        window, channel_window: side of the windows of self-attention and channel attention, in tokens.
+        position: position encoding of the self-attention, "relative" or "rotary".
+
+    Raises:
+        TypeError, ValueError: a field is not as described.
+    """
 
     in_channels: int = 8
     out_channels: int = 3
@@ -37,7 +51,7 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         for name in ("in_channels", "out_channels", "unshuffle", "heads", "window", "channel_window"):
-            check_number(getattr(self, name), name, minimum=1)
+            check_integer(getattr(self, name), name, minimum=1)
         check_choice(self.position, "position", POSITIONS)
         levels = len(self.widths)
         if levels == 0:
@@ -45,6 +59,11 @@ class UNetConfig:
         for name in ("blocks", "self_attention", "channel_attention", "spatial_attention"):
             if len(getattr(self, name)) != levels:
                 raise ValueError(f"{name}: expected {levels} entries, one a level, got {getattr(self, name)}")
+        for level in range(levels):
+            check_integer(self.widths[level], f"widths[{level}]", minimum=4 if self.channel_attention[level] else 1)
+            check_integer(self.blocks[level], f"blocks[{level}]", minimum=1)
+            if self.self_attention[level]:
+                check_heads(self.widths[level], self.heads, self.position)
 
     @property
     def stride(self) -> int:
@@ -157,5 +176,3 @@ class AttnUNet(nn.Module):
 def parameter_count(module: nn.Module) -> int:
     """Number of trainable values in `module`."""
     return sum(p.numel() for p in module.parameters())
-
-

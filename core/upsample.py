@@ -31,10 +31,10 @@ def upsample(
 
     A network or function is applied until the image is large enough on both axes, then antialiased bicubic
     reduces the result to the exact size. Nothing is enlarged past need: at or below the size of the input the
-    image is only resampled.
+    image is only resampled. A method of `resample` goes to the size at once, alpha with the rest.
 
     Args:
-        image: [B, C, H, W] in 0..1, C of 1, 3 or 4; networks see RGB, alpha is resampled.
+        image: [B, C, H, W] in 0..1, C of 1, 3 or 4; not changed. Networks see RGB, alpha is resampled.
         size: (height, width) in pixels.
         method: a method of `resample`, an upsampler of `core.upsamplers` on the image's device, or a function.
         tile: side of a tile in input pixels, None to choose one from a memory budget; no effect on the result.
@@ -45,27 +45,30 @@ def upsample(
         [B, C, *size] float32 in 0..1.
 
     Raises:
-        TypeError, ValueError: an argument is not as described.
+        TypeError, ValueError: an argument is not as described, or the method does not enlarge.
     """
     check_image(image)
     check_size(size)
-    size = (int(size[0]), int(size[1]))
+    size, image = (int(size[0]), int(size[1])), image.float()
     if isinstance(method, str):
         result = resample(image, size, method).clamp(0, 1)
-        Progress(on_step, 1).advance(1)
+        Progress(on_step, 1).finish()
         return result
+    if not callable(method):
+        raise TypeError(f"method: expected a name, a network or a function, got {type(method).__name__}")
 
     def enlarge(rgb: Tensor) -> Tensor:
-        report = Progress(on_step, _passes(image, size, method))
+        report = Progress(on_step, max(_passes(image, size, method), 1))
         while rgb.shape[2] < size[0] or rgb.shape[3] < size[1]:
             before = rgb.shape
             if isinstance(method, nn.Module):
                 rgb = _run_network(method, rgb, tile, dtype, report.part(1))
             else:
                 rgb = method(rgb, report.part(1))
-            if rgb.shape[2] <= before[2] or rgb.shape[3] <= before[3]:
+            if rgb.shape[:2] != before[:2] or rgb.shape[2] <= before[2] or rgb.shape[3] <= before[3]:
                 raise ValueError(f"method: expected an image larger than {tuple(before)}, got {tuple(rgb.shape)}")
-            rgb = rgb.clamp(0, 1)
+            rgb = rgb.float().clamp(0, 1)
+        report.finish()  # a function need not report, and may enlarge more than was thought
         return resample(rgb, size).clamp(0, 1)
 
     return through_rgb(image, enlarge, size)
@@ -73,7 +76,7 @@ def upsample(
 
 def _passes(image: Tensor, size: tuple[int, int], method: nn.Module | Enlarge) -> int:
     """How often a method must be applied, for progress; a plain function is taken to double."""
-    scale, count = int(getattr(method, "scale", 2)), 0
+    scale, count = max(int(getattr(method, "scale", 2)), 2), 0
     H, W = image.shape[-2:]
     while H * scale**count < size[0] or W * scale**count < size[1]:
         count += 1
@@ -83,7 +86,7 @@ def _passes(image: Tensor, size: tuple[int, int], method: nn.Module | Enlarge) -
 def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, on_step: OnStep) -> Tensor:
     scale, halo = int(network.scale), int(network.halo)  # type: ignore[arg-type]
     compute = resolve_dtype(dtype, rgb.device)
-    side = tile or auto_tile(bytes_per_pixel(network, compute), halo)
+    side = auto_tile(bytes_per_pixel(network, compute), halo) if tile is None else tile
     with torch.no_grad(), autocast(rgb.device, compute):
         return run_tiled(
             lambda crop: network(crop.contiguous(memory_format=torch.channels_last)).float(),
