@@ -47,6 +47,18 @@ def check_output(path: str | Path, size: tuple[int, int] | None = None) -> None:
         raise PictureError(
             f"{path}: {kind} holds at most {LARGEST_SIDE[kind]} pixels a side, got {size[1]}x{size[0]}"
         )
+    check_target(path)
+
+
+def check_target(path: str | Path) -> None:
+    """Check that a file of any kind can be written, without leaving anything behind.
+
+    Args:
+        path: the file to be written.
+
+    Raises:
+        PictureError: a folder that does not exist or cannot be written to, or the name of a folder.
+    """
     # The only sure way to know: permissions say nothing of read-only file systems.
     probe = _target(path).with_name(f".{secrets.token_hex(6)}.part")
     try:

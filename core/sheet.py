@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,9 +18,7 @@ GAP = 12  # pixels between panels
 TEXT = 18  # height of the letters in pixels
 _SMALLEST_TEXT = 9
 _PAPER, _INK = 1.0, 24
-_PLAIN = str.maketrans(
-    {"×": "x", "→": ">", "…": "...", "–": "-"}
-)  # Pillow's own font knows little more than ASCII
+_PLAIN = str.maketrans({"×": "x", "→": ">", "…": "...", "–": "-"})  # Pillow's own font knows ASCII alone
 # Black, blue, magenta, orange, yellow, white: brightness grows evenly, so it reads without colour too.
 _HEAT = (
     (0.0, 0.0, 0.0),
@@ -209,7 +208,8 @@ def _text(text: str, width: int, height: int, size: int) -> Tensor:
     """A line of text, smaller or cut short where it is too long."""
     paper = Image.new("L", (width, height), int(255 * _PAPER))
     draw = ImageDraw.Draw(paper)
-    text = text.translate(_PLAIN)
+    # Letters without their accents, as far as the font is concerned.
+    text = unicodedata.normalize("NFKD", text.translate(_PLAIN)).encode("ascii", "ignore").decode()
     while size > _SMALLEST_TEXT and draw.textlength(text, font=ImageFont.load_default(size)) > width:
         size -= 1
     font = ImageFont.load_default(size)

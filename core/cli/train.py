@@ -1,0 +1,163 @@
+"""`train`: a chain from a folder of pictures, stopped and resumed at will."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from ..chain import Chain
+from ..train.about import About
+from ..train.config import TrainConfig
+from ..train.loop import BEST, CONFIG, LAST, STATE, Trainer
+from ..train.recipe import read_config, read_recipe
+from .console import Console
+from .models import pick_device
+from .train_plan import plan
+from .train_report import Report
+
+DEFAULT_RECIPE = "chain"
+_LOGGER = logging.getLogger(Trainer.__module__.rpartition(".")[0])
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Run the subcommand.
+
+    Args:
+        args: the parsed options.
+        console: where to report.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError, OSError: an option, the config, the model or a folder is not usable.
+        RuntimeError: the loss was not finite too often.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the run saved.
+    """
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ValueError(f"--threads: expected a whole number >= 1, got {args.threads}")
+        torch.set_num_threads(args.threads)
+    out = Path(args.out)
+    if (out / STATE).exists() and not (args.resume or args.dry_run):
+        raise ValueError(f"{out}: holds a run; go on with --resume, or choose another folder with --out")
+    init = None if args.init is None else Chain.from_pretrained(args.init)
+    config, recipe = _config(args, init)
+    about = About(**_given(recipe=recipe, init=args.init and Path(args.init).stem, licence=args.licence))
+    with _warnings_to(console):
+        trainer = Trainer(
+            config, args.data, out, val=args.val, init=init, device=pick_device(args.device), about=about
+        )
+        if args.dry_run:
+            print("\n".join(plan(trainer)))
+            return 0
+        _train(trainer, args, console)
+    return 0
+
+
+def _train(trainer: Trainer, args: argparse.Namespace, console: Console) -> None:
+    with _stop_between_steps() as poll, Report(trainer.config, console).shown() as report:
+
+        def on_step(done: int, total: int, values: dict[str, float]) -> None:
+            report(done, total, values)
+            poll()
+
+        trainer.on_step, trainer.poll = on_step, poll
+        try:
+            trainer.run(args.resume)
+        except KeyboardInterrupt:
+            saved, steps = trainer.saved or 0, trainer.config.steps
+            console.note(f"saved at step {saved} of {steps} in {trainer.out}; --resume goes on there")
+            raise
+    if not args.quiet:
+        print("\n".join(_results(trainer)))
+
+
+def _results(trainer: Trainer) -> list[str]:
+    counters, hours = trainer.counters, trainer.counters.seconds / 3600
+    lines = [f"{counters.step} steps in {hours:.2f} hours", f"last  {trainer.out / LAST}"]
+    if counters.best is not None:
+        about = f"Y-PSNR {counters.best:.2f} dB after {counters.best_step} steps"
+        lines.append(f"best  {trainer.out / BEST}  ({about})")
+    return lines
+
+
+def _config(args: argparse.Namespace, init: Chain | None) -> tuple[TrainConfig, str | None]:
+    """The run that the options ask for, and the name of its recipe."""
+    recipe = None
+    if args.config is not None:
+        config, recipe = read_config(args.config), Path(args.config).stem
+    elif args.recipe is None and args.resume and (Path(args.out) / CONFIG).exists():
+        config = read_config(Path(args.out) / CONFIG)
+    else:
+        recipe = args.recipe or DEFAULT_RECIPE
+        config = read_recipe(recipe)
+    if init is not None:
+        config = config.starting_from(init.config)
+    if args.steps is not None:
+        config = config.scaled(args.steps)
+    return config if args.seed is None else replace(config, seed=args.seed), recipe
+
+
+def _given(**values: str | None) -> dict[str, str]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@contextmanager
+def _stop_between_steps() -> Iterator[Callable[[], None]]:
+    """Turns Ctrl-C and SIGTERM into a `KeyboardInterrupt` of the function yielded, where the run is whole.
+
+    A second signal does not wait for that.
+    """
+    asked = False
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    def poll() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield poll
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield poll
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Notes(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.note(f"warning: {' '.join(record.getMessage().split())}")
+
+
+@contextmanager
+def _warnings_to(console: Console) -> Iterator[None]:
+    """What the trainer logs goes to the console, where it does not cut through the bar."""
+    handler, propagate = _Notes(console), _LOGGER.propagate
+    _LOGGER.addHandler(handler)
+    _LOGGER.propagate = False
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.propagate = propagate

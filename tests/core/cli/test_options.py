@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from progressive_upsampling.core import cli
+from progressive_upsampling.core.cli.console import Console, columns
+from progressive_upsampling.core.denoise import STEPS
+from progressive_upsampling.core.precision import DTYPES
+
+
+def test_choices_are_those_of_the_library():
+    assert cli._DTYPES == DTYPES and cli._STEPS == STEPS
+
+
+@pytest.mark.parametrize("command", ["upscale", "evaluate", "info", "demo"])
+def test_every_command_explains_itself(run, command):
+    status, out, _ = run(command, "--help")
+    assert status == 0 and command in out
+
+
+def test_version_is_the_packages(run):
+    import progressive_upsampling
+
+    assert run("--version")[1].split()[-1] == progressive_upsampling.__version__
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["nothing"],
+        ["upscale"],
+        ["upscale", "a.png"],
+        ["upscale", "a.png", "b.png", "--scale", "two"],
+        ["upscale", "a.png", "b.png", "--scale", "2", "--size", "8x8"],
+        ["upscale", "a.png", "b.png", "--size", "8"],
+        ["upscale", "a.png", "b.png", "--size", "8xx8"],
+        ["upscale", "a.png", "b.png", "--steps", "3"],
+        ["upscale", "a.png", "b.png", "--tile", "0"],
+        ["upscale", "a.png", "b.png", "--tile", "-5"],
+        ["upscale", "a.png", "b.png", "--dtype", "int8"],
+        ["evaluate", "--data", "."],
+    ],
+)
+def test_options_that_cannot_be_are_one_line_and_status_2(run, argv):
+    status, out, err = run(*argv)
+    assert status == 2 and out == ""
+    assert err.startswith("progressive-upsampling: error: ") and err.count("\n") == 1
+
+
+def test_an_error_shows_its_traceback_on_demand_only(run, tmp_path):
+    argv = ["upscale", tmp_path / "no.png", tmp_path / "out.png", "--model", "bicubic"]
+    assert "Traceback" not in run(*argv)[2]
+    assert "Traceback" in run(*argv, "--debug")[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("image: bad\nmore\nlines"), "image: bad"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory\nException raised from …"), "DefaultCPUAllocator"),
+        (OSError(13, "Permission denied", "/x/y"), "/x/y: permission denied"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_any_failure_is_one_line(run, monkeypatch, error, line):
+    from progressive_upsampling.core.cli import info
+
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(info, "run", fail)
+    status, _, err = run("info")
+    assert status == 1 and err.count("\n") == 1 and line in err
+
+
+def test_ctrl_c_is_status_130(run, monkeypatch):
+    from progressive_upsampling.core.cli import info
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(info, "run", interrupted)
+    status, _, err = run("info")
+    assert status == 130 and err.count("\n") == 1
+
+
+def test_the_process_ends_with_the_status(root: Path):
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import conftest, runpy; "
+        "sys.argv = ['progressive_upsampling', 'info', 'no-such-model']; "
+        "runpy.run_module('progressive_upsampling', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("progressive-upsampling: error:") and "no-such-model" in done.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_gone_afterwards(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    console = Console("p", stream=stream)
+    with console.progress("a picture") as on_step:
+        assert on_step is not None
+        on_step(1.0, 2.0, None)
+        assert "50%" in stream.getvalue() and "a picture" in stream.getvalue()
+    last = stream.getvalue().split("\r")
+    assert last[-1] == "" and last[-2].strip() == ""
+    assert all(len(part) < 80 for part in last)
+
+
+@pytest.mark.parametrize(("stream", "quiet"), [(io.StringIO(), False), (Terminal(), True)])
+def test_no_bar_where_nobody_would_see_it(stream, quiet):
+    with Console("p", quiet=quiet, stream=stream).progress("x") as on_step:
+        assert on_step is None
+    assert stream.getvalue() == ""
+
+
+def test_a_message_does_not_collide_with_the_bar(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = Terminal()
+    console = Console("p", stream=stream)
+    with console.progress("x"):
+        console.error("broken")
+    assert stream.getvalue().endswith("\rp: error: broken\n")
+
+
+def test_a_long_label_does_not_break_the_bar(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    with Console("p", stream=stream).progress("x" * 200):
+        pass
+    assert max(len(part) for part in stream.getvalue().split("\r")) < 40
+
+
+def test_quiet_leaves_out_notes_and_warnings_but_not_errors():
+    stream = io.StringIO()
+    console = Console("p", quiet=True, stream=stream)
+    console.note("note")
+    console.show_warning(UserWarning("careful"), UserWarning, "file.py", 1)
+    console.error("broken")
+    assert stream.getvalue() == "p: error: broken\n"
+
+
+def test_warning_hooks_are_given_back(run):
+    before = warnings.showwarning
+    run("info")
+    assert warnings.showwarning is before
+
+
+def test_columns_line_up():
+    lines = columns([("name", "n"), ("x", "1,000")])
+    assert lines == ["name      n", "x     1,000"]
+
+
+def test_help_does_not_wait_for_torch(root: Path):
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import conftest; "
+        "from progressive_upsampling.core.cli import main; status = main(['upscale', '--help']); "
+        "sys.exit(status or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=False).returncode == 0
