@@ -56,7 +56,13 @@ class Job:
         return image.to(self.device)
 
 
-def run(work: Callable[[Job], T], networks: Sequence[nn.Module] = (), tile: int = 0, pixels: int = 0) -> T:
+def run(
+    work: Callable[[Job], T],
+    networks: Sequence[nn.Module] = (),
+    tile: int = 0,
+    pixels: int = 0,
+    show: bool = False,
+) -> T:
     """Run a node's work on ComfyUI's device, with its networks loaded there.
 
     When the device runs out of memory the work is repeated with smaller tiles, down to SMALLEST_TILE.
@@ -66,9 +72,10 @@ def run(work: Callable[[Job], T], networks: Sequence[nn.Module] = (), tile: int 
         networks: what it needs on the device.
         tile: the user's tile in pixels, 0 to choose.
         pixels: size of the result, an estimate of the memory that whole images take.
+        show: leave the result, an image or a list whose last item is one, as a preview on the node.
 
     Returns:
-        What `work` returns. If that is an image or a list of them, the last one is shown as preview.
+        What `work` returns.
     """
     device = load(networks, DEFAULT_BUDGET + BYTES_PER_PIXEL * pixels)
     side: int | None = tile or None
@@ -85,8 +92,7 @@ def run(work: Callable[[Job], T], networks: Sequence[nn.Module] = (), tile: int 
             _log.warning("Progressive Upsampling: out of memory; trying again in tiles of %d pixels", side)
             continue
         last = result[-1] if isinstance(result, list) else result
-        if isinstance(last, Tensor):
-            on_step(1, 1, preview_of(last), force=True)
+        on_step(1, 1, preview_of(last) if show and isinstance(last, Tensor) else None, force=True)
         return result
 
 
@@ -113,8 +119,8 @@ def load(networks: Sequence[nn.Module], memory: float) -> torch.device:
     return device
 
 
-class _Holder(nn.Module):
-    """Takes the attributes that ComfyUI's patcher sets on what it holds."""
+class ProgressiveNetwork(nn.Module):
+    """Takes the attributes that ComfyUI's patcher sets on what it holds; its name is shown in the log."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -126,7 +132,7 @@ def _patcher(network: nn.Module) -> Any:
     patcher = getattr(network, "_comfy_patcher", None)
     if patcher is None:
         patcher = comfy.model_patcher.ModelPatcher(
-            _Holder(network),
+            ProgressiveNetwork(network),
             load_device=management.get_torch_device(),
             offload_device=management.unet_offload_device(),
         )
@@ -205,9 +211,7 @@ def model_path(name: str) -> str:
         path = folder_paths.get_full_path(FOLDER, name)
         if path is None:
             known = ", ".join([*checkpoint.bundled(), *model_files()]) or "none"
-            raise checkpoint.CheckpointError(
-                f"{name!r}: no such model in models/{FOLDER}; there are: {known}"
-            )
+            raise checkpoint.CheckpointError(f"{name!r}: no such model in models/{FOLDER}; there are: {known}")
         return path
     return os.fspath(checkpoint.resolve(name))
 

@@ -61,12 +61,8 @@ class Compare(io.ComfyNode):
                     display_name="metrics",
                     tooltip="PSNR, SSIM and mean colour difference as text.",
                 ),
-                io.Image.Output(
-                    "side_by_side", display_name="side by side", tooltip="Image left, reference right."
-                ),
-                io.Image.Output(
-                    "heat_map", display_name="heat map", tooltip="Where they differ; black = not at all."
-                ),
+                io.Image.Output("side_by_side", display_name="side by side", tooltip="Image left, reference right."),
+                io.Image.Output("heat_map", display_name="heat map", tooltip="Where they differ; black = not at all."),
             ],
         )
 
@@ -116,9 +112,7 @@ def side_by_side(image: Tensor, reference: Tensor) -> Tensor:
     """Both images beside each other, labelled with their names and size; `[B, 3, H', W']`."""
     size = f"{image.shape[-1]}×{image.shape[-2]}"
     pairs = zip(image.split(1), reference.split(1), strict=True)
-    return torch.cat(
-        [arrange([[(f"image {size}", one), (f"reference {size}", other)]]) for one, other in pairs]
-    )
+    return torch.cat([arrange([[(f"image {size}", one), (f"reference {size}", other)]]) for one, other in pairs])
 
 
 def _colour(image: Tensor) -> Tensor:

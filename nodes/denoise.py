@@ -43,9 +43,7 @@ class AttnUNetDenoise(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(
-                    "denoised_image", display_name="image", tooltip="The estimate of the true image."
-                )
+                io.Image.Output("denoised_image", display_name="image", tooltip="The estimate of the true image.")
             ],
         )
 
@@ -81,5 +79,5 @@ class AttnUNetDenoise(io.ComfyNode):
                 on_step=job.on_step,
             )
 
-        result = runtime.run(work, [chain], tile, pixels=noisy[:, 0].numel())
+        result = runtime.run(work, [chain], tile, pixels=noisy[:, 0].numel(), show=True)
         return io.NodeOutput(runtime.to_comfy(result, like=noisy_image))

@@ -41,8 +41,7 @@ class InjectNoise(io.ComfyNode):
                     min=0.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="Multiplier on sigma or on the sigma map: 0 = the image comes out exactly as "
-                    "it came.",
+                    tooltip="Multiplier on sigma or on the sigma map: 0 = the image comes out exactly as it came.",
                 ),
                 seed_input(),
                 io.Combo.Input(
@@ -61,14 +60,11 @@ class InjectNoise(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(
-                    "noisy_image", display_name="noisy image", tooltip="Image plus noise, not clipped."
-                ),
+                io.Image.Output("noisy_image", display_name="noisy image", tooltip="Image plus noise, not clipped."),
                 io.Mask.Output(
                     "applied_sigma_map",
                     display_name="sigma map",
-                    tooltip="The standard deviation that was applied, strength included: give it to the "
-                    "denoiser.",
+                    tooltip="The standard deviation that was applied, strength included: give it to the denoiser.",
                 ),
             ],
         )

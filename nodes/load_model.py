@@ -30,8 +30,7 @@ class LoadModel(io.ComfyNode):
                     "model_name",
                     options=names,
                     default=DEFAULT if DEFAULT in names else None,
-                    tooltip="A bundled model, or a file in models/progressive_upsampling. Press R to see "
-                    "new files.",
+                    tooltip="A bundled model, or a file in models/progressive_upsampling. Press R to see new files.",
                 ),
             ],
             outputs=[

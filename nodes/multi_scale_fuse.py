@@ -68,8 +68,7 @@ class MultiScaleFuse(io.ComfyNode):
                     "weight_maps",
                     display_name="weight maps",
                     is_output_list=True,
-                    tooltip="For each connected image the share it has at every pixel, 0..1; together they "
-                    "are 1.",
+                    tooltip="For each connected image the share it has at every pixel, 0..1; together they are 1.",
                 ),
             ],
         )

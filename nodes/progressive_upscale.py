@@ -74,14 +74,11 @@ class ProgressiveUpscale(io.ComfyNode):
                 io.UpscaleModel.Input(
                     "upscale_model",
                     optional=True,
-                    tooltip="A community model from Load Upscale Model, used as the upsampler of every "
-                    "stage.",
+                    tooltip="A community model from Load Upscale Model, used as the upsampler of every stage.",
                 ),
             ],
             outputs=[
-                io.Image.Output(
-                    "upscaled_image", display_name="image", tooltip="The image at its target size."
-                ),
+                io.Image.Output("upscaled_image", display_name="image", tooltip="The image at its target size."),
                 io.Image.Output(
                     "stages",
                     display_name="stages",
@@ -121,9 +118,7 @@ class ProgressiveUpscale(io.ComfyNode):
             return chain.stages_of(
                 source,
                 size=size,
-                upsampler=None
-                if upscale_model is None
-                else runtime.community_upsampler(upscale_model, job.tile),
+                upsampler=None if upscale_model is None else runtime.community_upsampler(upscale_model, job.tile),
                 seed=seed,
                 strength=strength,
                 detail=detail,
@@ -137,6 +132,6 @@ class ProgressiveUpscale(io.ComfyNode):
                 on_step=job.on_step,
             )
 
-        stages = runtime.run(work, [chain, *extra], tile, pixels=source.shape[0] * size[0] * size[1])
+        stages = runtime.run(work, [chain, *extra], tile, pixels=source.shape[0] * size[0] * size[1], show=True)
         results = [runtime.to_comfy(stage, like=image) for stage in stages]
         return io.NodeOutput(results[-1], results)

@@ -26,12 +26,8 @@ class ResidualSkip(io.ComfyNode):
             "not drift away from what was there. With all of it the result is the previous image, "
             "enlarged.",
             inputs=[
-                io.Image.Input(
-                    "current", tooltip="The image of this stage, usually denoised. Sets the size."
-                ),
-                io.Image.Input(
-                    "previous", tooltip="The image of the stage before, any size; enlarged by bicubic."
-                ),
+                io.Image.Input("current", tooltip="The image of this stage, usually denoised. Sets the size."),
+                io.Image.Input("previous", tooltip="The image of the stage before, any size; enlarged by bicubic."),
                 io.Combo.Input(
                     "mode",
                     options=["weighted", "constant", "cosine", "attention"],
@@ -46,8 +42,7 @@ class ResidualSkip(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Multiplier on the weight: 0 = the current image exactly, 1 = all that the "
-                    "mode gives.",
+                    tooltip="Multiplier on the weight: 0 = the current image exactly, 1 = all that the mode gives.",
                 ),
                 io.Float.Input(
                     "position",
@@ -69,9 +64,7 @@ class ResidualSkip(io.ComfyNode):
                 stage_input(),
                 model_input("weighs (mode weighted; the bundled model if none is connected)"),
             ],
-            outputs=[
-                io.Image.Output("combined_image", display_name="image", tooltip="Current image with skip.")
-            ],
+            outputs=[io.Image.Output("combined_image", display_name="image", tooltip="Current image with skip.")],
         )
 
     @classmethod

@@ -13,7 +13,7 @@ from ..core.checkpoint import CheckpointError, bundled
 from ..core.checks import check_choice
 from ..core.layout import from_bhwc
 from ..core.resample import METHODS
-from ..core.upsample import Enlarge, upsample
+from ..core.upsample import upsample
 from ..core.upsamplers.registry import load_upsampler, upsampler_config
 from . import _runtime as runtime
 from ._inputs import CATEGORY, machine_inputs, model_input, scale_inputs, stage_input, wanted_size
@@ -62,9 +62,7 @@ class Upsample(io.ComfyNode):
                     tooltip="A community model from Load Upscale Model, used whatever the method says.",
                 ),
             ],
-            outputs=[
-                io.Image.Output("upsampled_image", display_name="image", tooltip="The image at its new size.")
-            ],
+            outputs=[io.Image.Output("upsampled_image", display_name="image", tooltip="The image at its new size.")],
         )
 
     @classmethod
@@ -88,23 +86,26 @@ class Upsample(io.ComfyNode):
             raise ValueError("model, upscale_model: expected one of the two, got both")
         source = from_bhwc(image)
         size = wanted_size(source, scale, width, height)
-        network: nn.Module | None = None
+        how: str | nn.Module = method
+        networks: list[nn.Module] = []
         if upscale_model is not None:
-            network = runtime.community_network(upscale_model)
+            networks = [runtime.community_network(upscale_model)]
         elif model is not None:
-            network = runtime.chain_or_default(model).stage(stage).upsampler
+            networks = [runtime.chain_or_default(model)]
+            how = model.stage(stage).upsampler
         elif method in NETWORKS:
             ratio = max(size[0] / source.shape[2], size[1] / source.shape[3])
-            network = _network(method, checkpoint, ratio)
+            how = _network(method, checkpoint, ratio)
+            networks = [how]
 
         def work(job: runtime.Job) -> Tensor:
-            how: str | nn.Module | Enlarge = network or method
+            chosen = how
             if upscale_model is not None:
-                how = runtime.community_upsampler(upscale_model, job.tile)
-            return upsample(job.send(source), size, how, tile=job.tile, dtype=precision, on_step=job.on_step)
+                chosen = runtime.community_upsampler(upscale_model, job.tile)
+            return upsample(job.send(source), size, chosen, tile=job.tile, dtype=precision, on_step=job.on_step)
 
-        networks = [network] if network else []
-        result = runtime.run(work, networks, tile, pixels=source.shape[0] * size[0] * size[1])
+        pixels = source.shape[0] * size[0] * size[1]
+        result = runtime.run(work, networks, tile, pixels, show=True)
         return io.NodeOutput(runtime.to_comfy(result, like=image))
 
 
@@ -113,9 +114,7 @@ def _network(method: str, checkpoint: str, ratio: float) -> nn.Module:
     if checkpoint == BUNDLED:
         scales = sorted(int(name[len(method) + 2 :]) for name in bundled() if _is_of(name, method))
         if not scales:
-            raise CheckpointError(
-                f"checkpoint: no {method} is bundled; choose a file of models/{runtime.FOLDER}"
-            )
+            raise CheckpointError(f"checkpoint: no {method} is bundled; choose a file of models/{runtime.FOLDER}")
         best = next((scale for scale in scales if scale >= ratio - 1e-6), scales[-1])
         checkpoint = f"{method}_x{best}"
     network = runtime.load_once(runtime.model_path(checkpoint), load_upsampler)

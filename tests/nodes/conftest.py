@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,15 @@ def chain() -> Any:
 
 
 @pytest.fixture
-def model_folder() -> Path:
-    """The folder that models are loaded from and saved in, empty."""
+def model_folder() -> Iterator[Path]:
+    """The folder that models are loaded from and saved in, empty before and after."""
     from progressive_upsampling.nodes import _runtime
 
     folder = Path(_runtime.model_folder())
+    assert not list(folder.iterdir())
+    yield folder
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    return folder
 
 
 @pytest.fixture

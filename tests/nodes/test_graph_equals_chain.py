@@ -107,9 +107,7 @@ def test_graph_node_and_chain_agree(picture: Picture, chain: Chain, changes: dic
 
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_they_agree_for_grey_alpha_and_batches(
-    picture: Picture, chain: Chain, channels: int, batch: int
-) -> None:
+def test_they_agree_for_grey_alpha_and_batches(picture: Picture, chain: Chain, channels: int, batch: int) -> None:
     settings = SETTINGS | {"detail": 0.7, "steps": 2}
     image, size = picture(17, 12, batch, channels), (68, 48)
     expected = chain.stages_of(from_bhwc(image), size=size, **settings)[-1]
@@ -137,9 +135,7 @@ def test_a_scale_of_one_and_below_resamples(picture: Picture, chain: Chain) -> N
 def test_the_seed_changes_the_picture_only_with_detail(picture: Picture, chain: Chain) -> None:
     image = picture()
     runs = {
-        (seed, detail): call(
-            ProgressiveUpscale, image=image, model=chain, scale=2.0, seed=seed, detail=detail
-        )[0]
+        (seed, detail): call(ProgressiveUpscale, image=image, model=chain, scale=2.0, seed=seed, detail=detail)[0]
         for seed in (1, 2)
         for detail in (0.0, 1.0)
     }

@@ -74,9 +74,7 @@ def test_results_share_no_memory_with_inputs(case: str, picture: Picture, chain:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_the_dtype_of_the_image_comes_back(
-    case: str, picture: Picture, chain: Any, dtype: torch.dtype
-) -> None:
+def test_the_dtype_of_the_image_comes_back(case: str, picture: Picture, chain: Any, dtype: torch.dtype) -> None:
     images = [image.to(dtype) for image in images_for(case, picture)]
     result = run(case, picture, chain, images)
     assert result.dtype == (torch.float32 if case == "adaptive_noise" else dtype)

@@ -29,9 +29,7 @@ def names_offered() -> list[str]:
     return port.options
 
 
-def test_a_saved_model_is_offered_and_gives_the_same_picture(
-    picture: Picture, chain: Any, model_folder: Path
-) -> None:
+def test_a_saved_model_is_offered_and_gives_the_same_picture(picture: Picture, chain: Any, model_folder: Path) -> None:
     (path,) = call(SaveModel, model=chain, filename_prefix="mine/first")
     assert Path(path) == model_folder / "mine" / "first_00001.safetensors"
     name = os.path.join("mine", "first_00001.safetensors")
@@ -50,8 +48,7 @@ def test_saving_again_counts_on_and_overwrites_nothing(chain: Any, model_folder:
 
 def test_fp16_halves_the_file(chain: Any, model_folder: Path) -> None:
     whole, half = (
-        Path(call(SaveModel, model=chain, precision=precision)[0]).stat().st_size
-        for precision in ("fp32", "fp16")
+        Path(call(SaveModel, model=chain, precision=precision)[0]).stat().st_size for precision in ("fp32", "fp16")
     )
     assert half < 0.75 * whole
 

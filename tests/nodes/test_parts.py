@@ -184,9 +184,7 @@ def test_bad_weights_are_refused(picture: Picture, weights: str, reason: str) ->
 
 
 @pytest.mark.parametrize("mode", ["weighted", "constant", "cosine", "attention"])
-def test_skip_of_strength_zero_returns_the_current_image_exactly(
-    picture: Picture, chain: Any, mode: str
-) -> None:
+def test_skip_of_strength_zero_returns_the_current_image_exactly(picture: Picture, chain: Any, mode: str) -> None:
     now, before = picture(), picture(11, 17, seed=1)
     (result,) = call(ResidualSkip, current=now, previous=before, mode=mode, strength=0.0, model=chain)
     assert torch.equal(result, now)

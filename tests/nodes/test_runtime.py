@@ -95,9 +95,7 @@ def test_out_of_memory_is_tried_again_in_smaller_tiles(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(("first", "expected"), [(0, [None, 512, 256, 128]), (192, [192, 128]), (64, [64])])
-def test_out_of_memory_is_an_error_when_tiles_cannot_get_smaller(
-    first: int, expected: list[int | None]
-) -> None:
+def test_out_of_memory_is_an_error_when_tiles_cannot_get_smaller(first: int, expected: list[int | None]) -> None:
     tiles: list[int | None] = []
 
     def work(job: _runtime.Job) -> Tensor:
@@ -169,9 +167,7 @@ class Community:
 @pytest.mark.parametrize("scale", [2, 4])
 def test_upsample_takes_a_community_model(picture: Picture, channels: int, scale: int) -> None:
     image = picture(channels=4)
-    (result,) = call(
-        Upsample, image=image, scale=float(scale), upscale_model=Community(scale, channels, channels)
-    )
+    (result,) = call(Upsample, image=image, scale=float(scale), upscale_model=Community(scale, channels, channels))
     expected = image[..., :3].repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     torch.testing.assert_close(result[..., :3], expected)
     assert result.shape[-1] == 4
@@ -187,9 +183,7 @@ def test_a_community_model_runs_as_often_as_needed_and_is_reduced(picture: Pictu
 def test_a_community_model_is_tiled_unless_it_asks_not_to_be(picture: Picture) -> None:
     image = picture(100, 140)
     tiled, whole = Community(2), Community(2, whole=True)
-    one, other = (
-        call(Upsample, image=image, scale=2.0, tile=96, upscale_model=model)[0] for model in (tiled, whole)
-    )
+    one, other = (call(Upsample, image=image, scale=2.0, tile=96, upscale_model=model)[0] for model in (tiled, whole))
     torch.testing.assert_close(one, other)
     assert len(tiled.seen) > 1
     assert len(whole.seen) == 1

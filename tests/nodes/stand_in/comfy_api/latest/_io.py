@@ -94,9 +94,7 @@ class _Widget(Input):
     def _check_default(self) -> None:
         if self.default is None:
             return
-        if not isinstance(self.default, self.kinds) or (
-            isinstance(self.default, bool) and bool not in self.kinds
-        ):
+        if not isinstance(self.default, self.kinds) or (isinstance(self.default, bool) and bool not in self.kinds):
             raise ValueError(f"{self.id}: default {self.default!r} is not of type {self.io_type}")
         low, high = self.extra_values.get("min"), self.extra_values.get("max")
         if (low is not None and self.default < low) or (high is not None and self.default > high):

@@ -1,0 +1,104 @@
+"""Reading workflows: what the nodes are, and the way from the UI format to the API format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+CONTROLS = ("fixed", "increment", "decrement", "randomize")
+NOTES = ("MarkdownNote", "Note")  # live in the front end alone
+
+Info = dict[str, Any]
+Flow = dict[str, Any]
+
+# ComfyUI 0.3.64's own nodes that the workflows use; tests/integration compares this with a real server.
+CORE_NODES: dict[str, Info] = {
+    "LoadImage": {
+        "input": {"required": {"image": [["example.png"], {"image_upload": True}]}},
+        "output": ["IMAGE", "MASK"],
+        "output_node": False,
+    },
+    "ImageScale": {
+        "input": {
+            "required": {
+                "image": ["IMAGE"],
+                "upscale_method": [["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]],
+                "width": ["INT", {"default": 512, "min": 0, "max": 16384, "step": 1}],
+                "height": ["INT", {"default": 512, "min": 0, "max": 16384, "step": 1}],
+                "crop": [["disabled", "center"]],
+            }
+        },
+        "output": ["IMAGE"],
+        "output_node": False,
+    },
+    "PreviewImage": {
+        "input": {"required": {"images": ["IMAGE"]}},
+        "output": [],
+        "output_node": True,
+    },
+    "SaveImage": {
+        "input": {"required": {"images": ["IMAGE"], "filename_prefix": ["STRING", {"default": "ComfyUI"}]}},
+        "output": [],
+        "output_node": True,
+    },
+}
+
+
+def node_infos() -> dict[str, Info]:
+    """What every node that a workflow may hold looks like, by its type."""
+    from progressive_upsampling.nodes import NODES
+
+    return CORE_NODES | {node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in NODES}
+
+
+def ports(info: Info) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """(type, options) of every input, required ones first, as the front end orders them."""
+    both = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    return {name: (spec[0], spec[1] if len(spec) > 1 else {}) for name, spec in both.items()}
+
+
+def is_widget(kind: Any) -> bool:
+    """Whether an input of a type has a widget."""
+    return isinstance(kind, list) or kind in WIDGETS
+
+
+def widget_names(info: Info) -> list[str | None]:
+    """What each of a node's widget values is for; None for those that only the front end uses."""
+    names: list[str | None] = []
+    for name, (kind, options) in ports(info).items():
+        if is_widget(kind):
+            names.append(name)
+            # The front end adds a widget of its own beside a seed and beside an upload.
+            if options.get("control_after_generate") or options.get("image_upload"):
+                names.append(None)
+    return names
+
+
+def to_api(flow: Flow, infos: dict[str, Info]) -> dict[str, Any]:
+    """The API format of a UI-format workflow."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in flow["links"]}
+    prompt = {}
+    for node in flow["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        info = infos[node["type"]]
+        values = zip(widget_names(info), node.get("widgets_values", []), strict=True)
+        inputs = {name: value for name, value in values if name}
+        inputs |= {port["name"]: sources[port["link"]] for port in node["inputs"] if port["link"]}
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+def problems_of_value(name: str, value: Any, kind: Any, options: dict[str, Any]) -> list[str]:
+    """What is wrong with a widget's value; model files are looked up when the graph runs."""
+    choices = kind if isinstance(kind, list) else options.get("options")
+    if choices is not None:
+        free = name == "model_name" and not choices
+        return [] if free or value in choices else [f"{name}: {value!r} is none of {choices}"]
+    types = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "BOOLEAN"):
+        return [f"{name}: {value!r} is no {kind}"]
+    low, high = options.get("min"), options.get("max")
+    if (low is not None and value < low) or (high is not None and value > high):
+        return [f"{name}: {value!r} is outside {low}..{high}"]
+    return []
