@@ -21,7 +21,7 @@ from ..train.loop import BEST, CONFIG, LAST, STATE, Trainer
 from ..train.recipe import read_config, read_recipe
 from .console import Console
 from .models import pick_device
-from .train_plan import plan
+from .train_plan import duration, plan
 from .train_report import Report
 
 DEFAULT_RECIPE = "chain"
@@ -83,8 +83,8 @@ def _train(trainer: Trainer, args: argparse.Namespace, console: Console) -> None
 
 
 def _results(trainer: Trainer) -> list[str]:
-    counters, hours = trainer.counters, trainer.counters.seconds / 3600
-    lines = [f"{counters.step} steps in {hours:.2f} hours", f"last  {trainer.out / LAST}"]
+    counters = trainer.counters
+    lines = [f"{counters.step} steps in {duration(counters.seconds)}", f"last  {trainer.out / LAST}"]
     if counters.best is not None:
         about = f"Y-PSNR {counters.best:.2f} dB after {counters.best_step} steps"
         lines.append(f"best  {trainer.out / BEST}  ({about})")

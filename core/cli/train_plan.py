@@ -23,8 +23,8 @@ def plan(trainer: Trainer) -> list[str]:
         seconds = trainer.trial(number - 1)
         total += seconds * phase.steps
         shape = (phase.stages, f"{phase.crop} to {phase.crop * 2**phase.stages}", phase.batch)
-        texts = (number, *shape, f"{phase.learning_rate:g}", phase.steps, f"{seconds:.2f}", _duration(seconds * phase.steps))
-        rows.append(tuple(str(text) for text in texts))
+        costs = (phase.steps, f"{seconds:.2f}", duration(seconds * phase.steps))
+        rows.append(tuple(str(text) for text in (number, *shape, f"{phase.learning_rate:g}", *costs)))
     parameters = [f"{parameter_count(chain.stage(k)):,}" for k in range(1, len(chain.stages) + 1)]
     each = ", ".join(f"stage {number} {count}" for number, count in enumerate(parameters, 1))
     lines = [
@@ -33,7 +33,7 @@ def plan(trainer: Trainer) -> list[str]:
         f"validation   {'none' if trainer.validation is None else _folder(trainer.validation)}",
         f"machine      {describe(trainer.device)}, {str(trainer.dtype).removeprefix('torch.')}",
         *columns([_HEAD, *rows], words=0),
-        f"time         {_duration(total)} for {config.steps} steps, validation apart",
+        f"time         {duration(total)} for {config.steps} steps, validation apart",
     ]
     return [*lines, f"memory       {_memory(trainer)}"]
 
@@ -57,6 +57,9 @@ def _gigabytes(count: float) -> str:
     return f"{count / 2**30:.2f} GB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Time in the unit that suits it: "42 s", "17 min", "3 h 05 min"."""
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{seconds / 60:.1f} min"
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"

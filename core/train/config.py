@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from ..chain import ChainConfig
-from ..checks import check_integer, check_number
+from ..checks import check_choice, check_integer, check_number
+from ..precision import DTYPES
+
+MAX_SEED = 2**32 - 1  # torch's CPU generator keeps no more bits of a seed
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,13 @@ class LossConfig:
     blind: float = 0.05
     controller: float = 0.01
 
+    def __post_init__(self) -> None:
+        weights = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name, weight in weights.items():
+            check_number(weight, name, 0)
+        if not any(weights.values()):
+            raise ValueError(f"loss: expected a weight above 0 among {', '.join(weights)}, got none")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -71,7 +81,7 @@ class TrainConfig:
         chain: the model.
         phases: in order.
         loss: weights of the terms.
-        seed: of everything random in the run; a step's crops and noise depend on it and the step alone.
+        seed: 0..2^32-1, of everything random in the run; a step's crops and noise depend on it and the step alone.
         ema: decay of the averaged weights that are kept, after its own warm-up.
         clip: largest norm of the gradient.
         dtype: format of the forward pass, see `core.precision`.
@@ -96,8 +106,10 @@ class TrainConfig:
             raise ValueError("phases: expected at least one, got none")
         check_number(self.ema, "ema", 0, 1)
         check_number(self.clip, "clip", above=0)
-        for name in ("validate_every", "save_every", "seed", "memory"):
+        for name in ("validate_every", "save_every", "memory"):
             check_integer(getattr(self, name), name, 0)
+        check_integer(self.seed, "seed", 0, MAX_SEED)
+        check_choice(self.dtype, "dtype", DTYPES)
 
     @property
     def steps(self) -> int:
@@ -111,3 +123,34 @@ class TrainConfig:
                 return index, step
             step -= phase.steps
         raise ValueError(f"step: expected less than {self.steps} steps in all, got {self.steps + step}")
+
+    def scaled(self, steps: int) -> TrainConfig:
+        """The run with its phases and their warm-ups made longer or shorter in the same ratio.
+
+        Args:
+            steps: of all phases together, at least one for each.
+
+        Raises:
+            TypeError, ValueError: no such number.
+        """
+        check_integer(steps, "steps", len(self.phases))
+        shares = [phase.steps * steps / self.steps for phase in self.phases]
+        counts = [max(int(share), 1) for share in shares]
+        while sum(counts) != steps:  # what rounding left goes where it is missed most
+            change = 1 if sum(counts) < steps else -1
+            open_ = [i for i, count in enumerate(counts) if count + change >= 1]
+            index = max(open_, key=lambda i: change * (shares[i] - counts[i]))
+            counts[index] += change
+        phases = tuple(
+            replace(phase, steps=count, warmup=round(phase.warmup * count / phase.steps))
+            for phase, count in zip(self.phases, counts, strict=True)
+        )
+        return replace(self, phases=phases)
+
+    def starting_from(self, chain: ChainConfig) -> TrainConfig:
+        """The run for a chain that is trained already: no stage takes over another one's weights.
+
+        Args:
+            chain: of the model to start from.
+        """
+        return replace(self, chain=chain, phases=tuple(replace(phase, start_from=0) for phase in self.phases))

@@ -13,17 +13,20 @@ from typing import Any
 
 import torch
 
-from ..chain import Chain, channels_last
+from ..chain import Chain
 from ..config import to_dict
-from ..precision import autocast, resolve_dtype
+from ..precision import autocast
+from ..tensor_file import write_whole
+from .about import About, provenance
 from .config import PhaseConfig, TrainConfig
 from .data import Batch, CropSampler, PictureFolder
 from .ema import EMA
 from .history import History
 from .schedule import learning_rate
-from .state import load_state, save_state
+from .setup import learning, trainable, training_dtype
+from .state import Counters, Trained, load_state, remove_leftovers, save_state
 from .unroll import unrolled_losses, weighted_sum
-from .validate import validate
+from .validate import large_enough, validate
 
 STATE, LAST, BEST, HISTORY, CONFIG = (
     "state.safetensors",
@@ -49,11 +52,17 @@ class Trainer:
         data: folder of training pictures.
         out: folder of the run, made if it is not there.
         val: folder of validation pictures; None validates nothing.
-        init: the model to start from; None starts at birth.
-        on_step: progress.
+        init: the model to start from, which is left as it is; None starts at birth.
+        device: where to train.
+        about: goes into the provenance of the models.
+        on_step: progress; may raise to stop the run, with the state saved.
+        poll: called where a step takes long (at each picture of a validation); may raise to stop, too.
+
+    Attributes:
+        saved: steps done by the state on disk; None before the first is written.
 
     Raises:
-        ValueError: `init` has another config than `config.chain`; no usable pictures.
+        ValueError: `init` has another config than `config.chain`; no usable pictures for one of the phases.
     """
 
     def __init__(
@@ -64,22 +73,40 @@ class Trainer:
         *,
         val: str | Path | None = None,
         init: Chain | None = None,
+        device: torch.device | str = "cpu",
+        about: About | None = None,
         on_step: OnTrainStep | None = None,
+        poll: Callable[[], None] | None = None,
     ) -> None:
         if init is not None and init.config != config.chain:
             raise ValueError("init: expected a model with the config of the run")
-        torch.manual_seed(config.seed)
-        self.config, self.out, self.on_step = config, Path(out), on_step
-        self.chain = channels_last(Chain(config.chain) if init is None else init).train()
-        self.ema: EMA[Chain] = EMA(self.chain, config.ema)
+        self.config, self.out, self.on_step, self.poll = config, Path(out), on_step, poll
+        self.about = about or About()
+        self.device = torch.device(device)
+        self.dtype = training_dtype(config.dtype, self.device)
         self.sampler = CropSampler(PictureFolder(data, config.memory), config.seed)
         self.validation = None if val is None else PictureFolder(val, config.memory)
-        self.dtype = resolve_dtype(config.dtype, self.chain.device)
-        self.optimizer = self._new_optimizer()
-        self.step, self.bad_steps = 0, 0
+        for phase in config.phases:  # now, and not hours later, when the phase begins
+            self.sampler.fitting(phase.stages, phase.crop)
+            if self.validation is not None:
+                large_enough(self.validation, phase.stages)
+        with learning():
+            self.chain = trainable(init, config, self.device)
+            self.ema: EMA[Chain] = EMA(self.chain, config.ema)
+            self.optimizer = self._new_optimizer()
+        self.counters = Counters(data=self.sampler.pictures.fingerprint)
+        self.saved: int | None = None
+        self._whole = True  # whether the weights are those of `counters.step` steps, and the history has them all
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.counters.step
 
     def run(self, resume: bool = False) -> Chain:
         """Trains to the end and returns the averaged model.
+
+        However it ends, the state of the last whole step is saved.
 
         Args:
             resume: go on from the run folder's state, if there is one.
@@ -87,42 +114,70 @@ class Trainer:
         Raises:
             CheckpointError: the state is damaged or belongs to another config.
             RuntimeError: the loss was not finite in MAX_BAD_STEPS steps in a row.
+            ValueError: the folder holds a run already, and it is not to be resumed.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        config = to_dict(self.config)
-        if resume and (self.out / STATE).exists():
-            self.step = load_state(self.out / STATE, self.chain, self.ema, self.optimizer, config)
-        (self.out / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        history = History(self.out / HISTORY, self.step)
-        try:
-            self._steps(history)
-        finally:
-            self._save()
-            history.close()
-        return self.ema.model
+        with learning():
+            self.out.mkdir(parents=True, exist_ok=True)
+            if (self.out / STATE).exists():
+                if not resume:
+                    raise ValueError(f"out: {self.out} holds a run; resume it, or choose another folder")
+                self._load()
+            remove_leftovers(self.out)
+            write_whole(self.out / CONFIG, (json.dumps(to_dict(self.config), indent=2) + "\n").encode())
+            history = History(self.out / HISTORY, self.step)
+            try:
+                self._steps(history)
+            finally:
+                history.close()
+                if self._whole and self.saved != self.step:
+                    self._save()
+            return self.ema.model
+
+    def trial(self, phase: int) -> float:
+        """Takes the first step of a phase twice, and times the second. What has been learned is spoilt by it.
+
+        Args:
+            phase: index of the phase.
+
+        Returns:
+            seconds of one step, without the making of crops, which goes on beside it.
+        """
+        with learning():
+            first = sum(before.steps for before in self.config.phases[:phase])
+            batch = self._batch(first)
+            times = [time.perf_counter()]
+            for _ in range(2):
+                self.counters.step = first
+                self._train_step(batch)
+                times.append(time.perf_counter())
+            return times[-1] - times[-2]
 
     def _steps(self, history: History) -> None:
         with ThreadPoolExecutor(1) as ahead:
+            self._validate_again(history)
             upcoming = ahead.submit(self._batch, self.step) if self.step < self.config.steps else None
             while upcoming is not None:
+                asked = time.perf_counter()
                 batch, start = upcoming.result(), time.perf_counter()
                 more = self.step + 1 < self.config.steps
                 upcoming = ahead.submit(self._batch, self.step + 1) if more else None
                 values = self._train_step(batch)
-                values["seconds"] = time.perf_counter() - start
-                done = self.step + 1
-                if self._due(self.config.validate_every, done) and self.validation is not None:
-                    stages = self.config.phases[self.config.phase_at(self.step)[0]].stages
-                    values |= validate(self.ema.model, self.validation, stages, self.config.dtype)
-                history.add(self.step, **values)
-                self.step = done
-                if self._due(self.config.save_every, done):
+                now = time.perf_counter()
+                values |= {"seconds": now - start, "wait": start - asked}
+                self.counters.seconds += now - asked
+                try:
+                    if self._due(self.config.validate_every):
+                        values |= self._validate()
+                finally:
+                    history.add(self.step - 1, **values)
+                    self._whole = True
+                if self._due(self.config.save_every):
                     self._save()
                 if self.on_step is not None:
-                    self.on_step(done, self.config.steps, values)
+                    self.on_step(self.step, self.config.steps, values)
 
-    def _due(self, every: int, done: int) -> bool:
-        return every > 0 and (done % every == 0 or done == self.config.steps)
+    def _due(self, every: int) -> bool:
+        return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
     def _batch(self, step: int) -> Batch:
         phase = self.config.phases[self.config.phase_at(step)[0]]
@@ -138,19 +193,22 @@ class Trainer:
             group["lr"] = rate
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.chain.device, self.dtype):
-            terms = unrolled_losses(self.chain, batch, self.config.loss, phase.noisy, generator)
+        with autocast(self.device, self.dtype):
+            terms = unrolled_losses(self.chain, batch.to(self.device), self.config.loss, phase.noisy, generator)
         total = weighted_sum(terms, self.config.loss)
         values = {name: value.item() for name, value in terms.items()} | {"loss": total.item(), "lr": rate}
         if math.isfinite(values["loss"]):
             total.backward()
             values["gradient"] = float(torch.nn.utils.clip_grad_norm_(self.chain.parameters(), self.config.clip))
-        if not all(math.isfinite(value) for value in values.values()):
-            self._skip_step(values)
-            return values
-        self.bad_steps = 0
-        self.optimizer.step()
-        self.ema.update(self.chain)
+        finite = all(math.isfinite(value) for value in values.values())
+        if not finite:
+            self._count_bad_step(values)
+        self._whole = False  # until the step is in the history
+        if finite:
+            self.counters.bad_steps = 0
+            self.optimizer.step()
+            self.ema.update(self.chain)
+        self.counters.step += 1
         return values
 
     def _begin(self, phase: PhaseConfig) -> None:
@@ -166,17 +224,52 @@ class Trainer:
     def _new_optimizer(self) -> torch.optim.Adam:
         return torch.optim.Adam(self.chain.parameters(), lr=1e-4, betas=BETAS)
 
-    def _skip_step(self, values: dict[str, float]) -> None:
-        self.bad_steps += 1
+    def _count_bad_step(self, values: dict[str, float]) -> None:
+        self.counters.bad_steps += 1
         log.warning("step %d skipped: not finite: %s", self.step, values)
-        if self.bad_steps >= MAX_BAD_STEPS:
+        if self.counters.bad_steps >= MAX_BAD_STEPS:
             raise RuntimeError(f"training stopped: {MAX_BAD_STEPS} steps in a row were not finite, last {values}")
 
+    def _validate(self) -> dict[str, float]:
+        """Measures the averaged model, and keeps it where it is the best one with as many stages in training."""
+        if self.validation is None:
+            return {}
+        stages = self.config.phases[self.config.phase_at(self.step - 1)[0]].stages
+        values = validate(self.ema.model, self.validation, stages, self.config.dtype, self.poll)
+        score = round(sum(values.values()) / len(values), 4)
+        known = self.counters
+        if known.best is None or stages > known.best_stages or (stages == known.best_stages and score > known.best):
+            known.best, known.best_stages, known.best_step = score, stages, self.step
+            self.ema.model.save(self.out / BEST, self.provenance())
+        return values
+
+    def _validate_again(self, history: History) -> None:
+        """The validation that the run was stopped in."""
+        last = history.last
+        if last is None or last["step"] != self.step - 1 or "x2" in last or not self._due(self.config.validate_every):
+            return
+        values = self._validate()
+        if values:
+            history.amend(**values)
+
+    def _parts(self) -> list[Trained]:
+        return [Trained("", self.chain, self.optimizer)]
+
     def _save(self) -> None:
-        config = to_dict(self.config)
-        save_state(self.out / STATE, self.chain, self.ema, self.optimizer, self.step, config)
-        self.ema.model.save(self.out / LAST, self.provenance())
+        provenance = self.provenance()
+        save_state(self.out / STATE, self._parts(), self.ema, self.counters, self.config, provenance)
+        self.ema.model.save(self.out / LAST, provenance)
+        self.saved = self.step
+
+    def _load(self) -> None:
+        data = self.counters.data
+        self.counters, known = load_state(self.out / STATE, self._parts(), self.ema, self.config)
+        self.saved = self.step
+        if self.counters.data not in ("", data):
+            log.warning("data: the pictures are not those that the run was started with")
+        self.counters.data = data
+        self.about = self.about.completed(known)
 
     def provenance(self) -> dict[str, Any]:
-        """What a checkpoint of this run says of itself."""
-        return {"steps": self.step, "recipe": to_dict(self.config), "torch": torch.__version__}
+        """What a checkpoint of this run says of itself; of folders only the name."""
+        return provenance(self.about, self.config, self.counters, self.sampler.pictures, self.device, self.dtype)

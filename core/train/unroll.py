@@ -36,6 +36,9 @@ def unrolled_losses(
 
     Returns:
         unweighted terms by name, each a scalar averaged over the stages.
+
+    Raises:
+        ValueError: the only terms with a weight need noisy crops, and there are none.
     """
     image = batch.scales[0]
     terms: dict[str, list[Tensor]] = {}
@@ -46,7 +49,8 @@ def unrolled_losses(
         output, extra = _denoised(stage, up, target, count, loss, generator)
         before = torch.nn.functional.interpolate(image, scale_factor=2, mode="bicubic", antialias=True)
         output = _skip_and_fuse(stage, output, before)
-        terms.setdefault("output", []).append((output - target).abs().mean())
+        if loss.output:
+            terms.setdefault("output", []).append((output - target).abs().mean())
         if loss.upsampler:
             terms.setdefault("upsampler", []).append((up - target).abs().mean())
         if loss.controller:
@@ -55,6 +59,8 @@ def unrolled_losses(
         for name, value in extra.items():
             terms.setdefault(name, []).append(value)
         image = output
+    if not terms:
+        raise ValueError(f"noisy: expected a part of the batch of {image.shape[0]} for the only terms, got {noisy}")
     return {name: torch.stack(values).mean() for name, values in terms.items()}
 
 
@@ -74,10 +80,10 @@ def _denoised(
         return output, extra
     y, x = up[:count].detach(), target[:count]  # the noisy paths teach the denoiser, not the upsampler
     sigma = _training_sigma(y, denoiser.config.sigma_r, generator)
-    noise = torch.randn(y.shape, generator=generator)
+    noise = torch.randn(y.shape, generator=generator).to(y.device)  # drawn on the CPU: the same on every device
     if loss.refine:
         low, high = TIME_RANGE
-        eta = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
+        eta = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator).to(y.device)
         z = (1 - eta) * (x - y) + eta.sqrt() * sigma * noise
         c_out = denoiser.coefficients(sigma, eta)[1]
         error = (denoiser(z, y, sigma, eta) - x).abs() / c_out
@@ -95,8 +101,8 @@ def _training_sigma(y: Tensor, sigma_r: float, generator: torch.Generator) -> Te
     """Mixed maps: half uniform, half along the gradient, at levels spread evenly on a log scale."""
     B = y.shape[0]
     low, high = NOISE_RANGE
-    level = low * (high / low) ** torch.rand(B, 1, 1, 1, generator=generator)
-    uniform = torch.rand(B, 1, 1, 1, generator=generator) < 0.5
+    level = low * (high / low) ** torch.rand(B, 1, 1, 1, generator=generator).to(y.device)
+    uniform = torch.rand(B, 1, 1, 1, generator=generator).to(y.device) < 0.5
     edges = adaptive_sigma(y.clamp(0, 1), "gradient", 1.0, 1.0)
     return sigma_r * level * torch.where(uniform, torch.ones_like(edges), edges)
 
