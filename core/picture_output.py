@@ -199,8 +199,10 @@ def _exif_of_size(block: bytes, width: int, height: int) -> bytes:
     """The EXIF block with the size of the new picture, where it names one."""
     exif = Image.Exif()
     exif.load(block)
-    details = exif.get_ifd(_EXIF_IFD)
+    details = dict(exif.get_ifd(_EXIF_IFD))
     for tag, value in ((_EXIF_WIDTH, width), (_EXIF_HEIGHT, height)):
         if tag in details:
             details[tag] = value
+    if details:
+        exif[_EXIF_IFD] = details
     return exif.tobytes()

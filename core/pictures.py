@@ -156,8 +156,8 @@ def _exif(file: Image.Image, notes: list[str]) -> tuple[int, bytes | None]:
         directories = [(tag, source.get_ifd(tag)) for tag in (_EXIF_IFD, _GPS_IFD)]
         for tag, values in directories:
             if values:
-                kept.get_ifd(tag).update(values)
-        block = kept.tobytes() if len(kept) or any(values for _, values in directories) else None
+                kept[tag] = dict(values)
+        block = kept.tobytes() if len(kept) else None
     except Exception as error:  # damaged metadata must not cost the picture
         notes.append(f"EXIF data left out ({reason(error)})")
         return 1, None

@@ -36,8 +36,8 @@ def exif_block(orientation: int = 1) -> bytes:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     exif[0x0112] = orientation
-    exif.get_ifd(0x8769).update({0xA002: 47, 0xA003: 33, 0x9286: b"ASCII\0\0\0comment"})
-    exif.get_ifd(0x8825)[1] = "N"
+    exif[0x8769] = {0xA002: 47, 0xA003: 33, 0x9286: b"ASCII\0\0\0comment"}
+    exif[0x8825] = {1: "N"}
     return exif.tobytes()
 
 
@@ -99,9 +99,7 @@ def test_profile_and_exif_survive(tmp_path, suffix, bits):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_profile_and_exif_survive_in_lossy_formats(tmp_path, suffix):
-    write_picture(
-        tmp_path / f"x{suffix}", noise(66, 94, 3), Picture(noise(4, 4, 3), 8, False, SRGB, exif_block())
-    )
+    write_picture(tmp_path / f"x{suffix}", noise(66, 94, 3), Picture(noise(4, 4, 3), 8, False, SRGB, exif_block()))
     back = read_picture(tmp_path / f"x{suffix}")
     assert back.icc == SRGB and back.exif and b"Maker" in back.exif
 
@@ -148,9 +146,7 @@ def test_orientation_is_applied_once(tmp_path, orientation, kind):
         encode = png16.encode_png16 if kind.startswith("PNG") else tiff16.encode_tiff16
         path.write_bytes(encode(stored.astype(np.uint16) * 257, None, exif_block(orientation)))
     else:
-        Image.fromarray(stored).save(
-            path, exif=exif_block(orientation), **({"quality": 98} if kind == "JPEG" else {})
-        )
+        Image.fromarray(stored).save(path, exif=exif_block(orientation), **({"quality": 98} if kind == "JPEG" else {}))
     picture = read_picture(path)
     assert picture.image.shape == (1, 3, 24, 40)
     assert (picture.image[0, 0] - torch.from_numpy(upright) / 255).abs().max() < 0.03
@@ -296,6 +292,18 @@ def test_damaged_exif_does_not_cost_the_picture(tmp_path, at):
     block = exif_block(6)
     Image.new("RGB", (8, 6), "red").save(tmp_path / "x.jpg", exif=block[:at] + b"\xff" * 6 + block[at + 6 :])
     assert read_picture(tmp_path / "x.jpg").image.shape[1] == 3
+
+
+def test_exif_that_cannot_be_read_is_left_out_and_said(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "x.jpg", exif=exif_block())
+
+    def broken(*_: object) -> None:
+        raise KeyError("offset")
+
+    monkeypatch.setattr(Image.Image, "getexif", broken)
+    with pytest.warns(PictureWarning, match="EXIF"):
+        picture = read_picture(tmp_path / "x.jpg")
+    assert picture.image.shape == (1, 3, 6, 8) and picture.exif is None
 
 
 @pytest.mark.parametrize("name", ["x", "x.xyz", "x.gif", "x.safetensors"])
