@@ -159,9 +159,7 @@ def _enlarge(method: Method, name: str, reduced: Tensor, scale: int) -> Tensor:
     return result.mean(dim=1, keepdim=True) if C == 1 else result
 
 
-def _compare(
-    picture: str, method: str, result: Tensor, truth: Tensor, scale: int, channel: str, seconds: float
-) -> Row:
+def _compare(picture: str, method: str, result: Tensor, truth: Tensor, scale: int, channel: str, seconds: float) -> Row:
     reference = truth.float() / 255.0
     return Row(
         picture=picture,

@@ -108,8 +108,7 @@ def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
     """
     r, g, b = _channels(rgb)
     planes = [
-        (wr * r + wg * g + wb * b + offset) / 255.0
-        for (wr, wg, wb), offset in zip(_TO_YCBCR, _OFFSET, strict=True)
+        (wr * r + wg * g + wb * b + offset) / 255.0 for (wr, wg, wb), offset in zip(_TO_YCBCR, _OFFSET, strict=True)
     ]
     return torch.cat(planes, dim=1).to(rgb.dtype)
 
@@ -142,9 +141,7 @@ def rgb_to_y(rgb: Tensor) -> Tensor:
     return ((wr * r + wg * g + wb * b + _OFFSET[0]) / 255.0).to(rgb.dtype)
 
 
-def through_rgb(
-    image: Tensor, function: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None
-) -> Tensor:
+def through_rgb(image: Tensor, function: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None) -> Tensor:
     """Apply a function of RGB to an image that may be grey or have alpha.
 
     Grey is repeated to RGB and comes back as the mean of the channels. Alpha does not go through the

@@ -71,9 +71,7 @@ def ssim(image: Tensor, reference: Tensor, *, channel: str = "y", crop: int = 0)
     return similarity.mean(dim=(1, 2, 3)).cpu()
 
 
-def radial_log_ratio(
-    image: Tensor, reference: Tensor, *, channel: str = "y", crop: int = 0, rings: int = 32
-) -> Tensor:
+def radial_log_ratio(image: Tensor, reference: Tensor, *, channel: str = "y", crop: int = 0, rings: int = 32) -> Tensor:
     """Power of an image over that of the reference, ring by ring of spatial frequency.
 
     Negative at high frequencies: smoothed over; positive: noise or detail that is not there. The power is
@@ -97,8 +95,7 @@ def radial_log_ratio(
     a, b = _prepare(image, reference, channel, crop)
     if min(a.shape[-2:]) < 4:
         raise ValueError(
-            f"image: expected at least 4 x 4 pixels after the crop for a spectrum, "
-            f"got {a.shape[-2]} x {a.shape[-1]}"
+            f"image: expected at least 4 x 4 pixels after the crop for a spectrum, got {a.shape[-2]} x {a.shape[-1]}"
         )
     rings = min(rings, min(a.shape[-2:]) // 2)  # so that no ring is empty
     return (10.0 * torch.log10(_radial_power(a, rings) / _radial_power(b, rings))).cpu()

@@ -43,14 +43,10 @@ def test_wrong_shape_is_named(image: torch.Tensor, message: str) -> None:
         check_image(image, "picture")
 
 
-@pytest.mark.parametrize(
-    ("value", "word"), [(math.nan, "NaN"), (math.inf, "infinity"), (-math.inf, "infinity")]
-)
+@pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (math.inf, "infinity"), (-math.inf, "infinity")])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("where", [(0, 0, 0, 0), (1, 2, 32, 46), (1, 1, 17, 5)])
-def test_one_bad_pixel_is_found(
-    value: float, word: str, dtype: torch.dtype, where: tuple[int, int, int, int]
-) -> None:
+def test_one_bad_pixel_is_found(value: float, word: str, dtype: torch.dtype, where: tuple[int, int, int, int]) -> None:
     image = torch.rand(2, 3, 33, 47).to(dtype)
     image[where] = value
     with pytest.raises(ValueError, match=f"image: expected finite values, got {word}"):

@@ -190,9 +190,7 @@ def test_bicubic_cannot_be_replaced(folder: Path) -> None:
 
 
 def test_method_that_returns_another_shape_or_nan_is_named(folder: Path) -> None:
-    with pytest.raises(
-        ValueError, match=re.escape("mine: expected a result [1, 3, 88, 100], got (1, 3, 44, 50)")
-    ):
+    with pytest.raises(ValueError, match=re.escape("mine: expected a result [1, 3, 88, 100], got (1, 3, 44, 50)")):
         evaluate_folder(folder, 2, {"mine": lambda lr, scale: lr})
     with pytest.raises(ValueError, match="mine: expected finite values, got NaN"):
         evaluate_folder(folder, 2, {"mine": lambda lr, scale: bilinear(lr, scale) * math.nan})

@@ -63,9 +63,7 @@ def test_conversions_are_contiguous() -> None:
     assert to_bhwc(image).is_contiguous()
 
 
-@pytest.mark.parametrize(
-    "shape", [(33, 47, 3), (1, 3, 33, 47), (1, 33, 47, 5), (1, 0, 47, 3), (0, 33, 47, 3)]
-)
+@pytest.mark.parametrize("shape", [(33, 47, 3), (1, 3, 33, 47), (1, 33, 47, 5), (1, 0, 47, 3), (0, 33, 47, 3)])
 def test_from_bhwc_names_a_wrong_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(
         ValueError, match=re.escape(f"image: expected [B, H, W, 1|3|4] with no axis of length 0, got {shape}")

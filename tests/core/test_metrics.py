@@ -136,9 +136,7 @@ def test_smoothing_lowers_and_noise_raises_the_high_frequencies() -> None:
 def test_smoothing_and_noise_both_raise_the_spectrum_error() -> None:
     reference = photo()
     errors = [float(radial_spectrum_error(x, reference)) for x in (blur(reference), noisy(reference))]
-    worse = [
-        float(radial_spectrum_error(x, reference)) for x in (blur(blur(reference)), noisy(reference, 0.1))
-    ]
+    worse = [float(radial_spectrum_error(x, reference)) for x in (blur(blur(reference)), noisy(reference, 0.1))]
     assert min(errors) > 1
     assert worse[0] > errors[0]
     assert worse[1] > errors[1]
@@ -175,9 +173,7 @@ def test_no_ring_is_empty(size: tuple[int, int], rings: int) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_wrong_input_is_named(metric: Callable[..., torch.Tensor]) -> None:
     image = torch.rand(1, 3, 33, 47)
-    with pytest.raises(
-        ValueError, match=re.escape("reference: expected (1, 3, 33, 47) as image, got (1, 3, 33, 46)")
-    ):
+    with pytest.raises(ValueError, match=re.escape("reference: expected (1, 3, 33, 47) as image, got (1, 3, 33, 46)")):
         metric(image, image[..., :-1])
     with pytest.raises(ValueError, match="reference: expected"):
         metric(image, image[:, :1])

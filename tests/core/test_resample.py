@@ -138,9 +138,7 @@ def test_resampled_crop_is_the_crop_of_the_resampled(method: str, scale: int) ->
     image = torch.rand(1, 3, 257, 129)
     top, left, height, width, border = 101, 37, 60, 55, 4
     whole = resample(image, (257 * scale, 129 * scale), method)
-    crop = resample(
-        image[..., top : top + height, left : left + width], (height * scale, width * scale), method
-    )
+    crop = resample(image[..., top : top + height, left : left + width], (height * scale, width * scale), method)
     expected = whole[..., top * scale : (top + height) * scale, left * scale : (left + width) * scale]
     inside = slice(border * scale, -border * scale)
     assert torch.allclose(crop[..., inside, inside], expected[..., inside, inside], atol=1e-6)
@@ -206,9 +204,7 @@ def test_precision_settings_make_no_difference(method: str, short_products: None
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.integers(1, 40), st.integers(1, 40), st.integers(1, 90), st.integers(1, 90), st.sampled_from(METHODS)
-)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 90), st.integers(1, 90), st.sampled_from(METHODS))
 def test_every_size_reaches_every_size(H: int, W: int, height: int, width: int, method: str) -> None:
     image = torch.rand(1, 1, H, W)
     result = resample(image, (height, width), method)
@@ -250,7 +246,5 @@ def test_bad_image_and_method_are_named() -> None:
         resample(torch.rand(4, 4), (4, 4))
     with pytest.raises(ValueError, match="image: expected finite values, got NaN"):
         resample(torch.full((1, 3, 4, 4), math.nan), (8, 8))
-    with pytest.raises(
-        ValueError, match="method: expected one of 'nearest', 'bilinear', 'bicubic', 'lanczos'"
-    ):
+    with pytest.raises(ValueError, match="method: expected one of 'nearest', 'bilinear', 'bicubic', 'lanczos'"):
         resample(torch.rand(1, 3, 4, 4), (8, 8), "cubic")
