@@ -289,7 +289,7 @@ def test_file_whose_length_looks_like_a_pickle_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".bin", ".pkl", ".PTH"])
 def test_pickle_is_refused_with_the_way_to_convert_it(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"edsr{suffix}"
-    path.write_bytes(b"PK\x03\x04 anything")
+    path.write_bytes(b"anything")
     text = message_of(ck.read_tensors, path)
     assert "weights_only=True" in text
     assert "save_file" in text
