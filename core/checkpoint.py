@@ -86,9 +86,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     if path.suffix or len(path.parts) > 1:
         raise CheckpointError(f"{path}: no such file")
     names = ", ".join(bundled()) or "none"
-    raise CheckpointError(
-        f"{os.fspath(name_or_path)!r}: no such model; bundled are: {names}; or give a {SUFFIX} file"
-    )
+    raise CheckpointError(f"{os.fspath(name_or_path)!r}: no such model; bundled are: {names}; or give a {SUFFIX} file")
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

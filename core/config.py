@@ -125,9 +125,7 @@ def _tuple(args: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
         args = (args[0],) * len(items)
     if len(args) != len(items):
         raise ValueError(f"{path}: expected {len(args)} values, got {len(items)}")
-    return tuple(
-        _value(arg, item, f"{path}[{i}]") for i, (arg, item) in enumerate(zip(args, items, strict=True))
-    )
+    return tuple(_value(arg, item, f"{path}[{i}]") for i, (arg, item) in enumerate(zip(args, items, strict=True)))
 
 
 def _sequence(value: Any, path: str) -> list[Any]:

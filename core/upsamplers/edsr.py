@@ -82,9 +82,7 @@ class EDSR(nn.Module):
         self.scale = config.scale
         self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
         self.head = _conv3x3(3, config.width)
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(config.width, config.res_scale) for _ in range(config.blocks))
-        )
+        self.blocks = nn.Sequential(*(ResidualBlock(config.width, config.res_scale) for _ in range(config.blocks)))
         self.blocks_end = _conv3x3(config.width, config.width)
         if config.tail == "direct":
             last = _conv3x3(config.width, 3 * config.scale**2)

@@ -58,9 +58,7 @@ class FSRCNN(LumaUpsampler):
         self.shrink = _conv_prelu(d, s, 1)
         self.map = nn.Sequential(*(layer for _ in range(m) for layer in _conv_prelu(s, s, 3)))
         self.expand = _conv_prelu(s, d, 1)
-        self.deconv = nn.ConvTranspose2d(
-            d, 1, 9, stride=config.scale, padding=4, output_padding=config.scale - 1
-        )
+        self.deconv = nn.ConvTranspose2d(d, 1, 9, stride=config.scale, padding=4, output_padding=config.scale - 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 init_normal(module)

@@ -169,9 +169,7 @@ def _from_yjn870_fsrcnn(state: State) -> dict[str, Tensor]:
             return f"shrink.{i}."
         return f"map.{i - 2}." if i < expand else f"expand.{i - expand}."
 
-    return _renamed(
-        state, (r"first_part\.", "extract."), (r"mid_part\.(\d+)\.", place), (r"last_part\.", "deconv.")
-    )
+    return _renamed(state, (r"first_part\.", "extract."), (r"mid_part\.(\d+)\.", place), (r"last_part\.", "deconv."))
 
 
 def _from_lornatang_fsrcnn(state: State) -> dict[str, Tensor]:
@@ -194,9 +192,7 @@ LAYOUTS = (
     ),
     Layout("ESPCN of this package", "espcn", ("features.0.weight", "last.weight"), _own),
     Layout("ESPCN of yjn870", "espcn", ("first_part.0.weight", "last_part.0.weight"), _from_yjn870_espcn),
-    Layout(
-        "ESPCN of Lornatang", "espcn", ("feature_maps.0.weight", "sub_pixel.0.weight"), _from_lornatang_espcn
-    ),
+    Layout("ESPCN of Lornatang", "espcn", ("feature_maps.0.weight", "sub_pixel.0.weight"), _from_lornatang_espcn),
     Layout("FSRCNN of this package", "fsrcnn", ("extract.0.weight", "deconv.weight"), _own),
     Layout(
         "FSRCNN of yjn870",

@@ -180,9 +180,7 @@ def _fsrcnn_scale(config: FSRCNNConfig, own: Mapping[str, Tensor]) -> int:
         greys = torch.tensor(_GREYS).view(-1, 1, 1, 1)
         with torch.no_grad():
             flat = network.upsample_luma(greys.expand(-1, 1, 2 * network.halo + 1, 2 * network.halo + 1))
-        errors[scale] = float(
-            (flat[..., edge:-edge, edge:-edge].mean((1, 2, 3)) - greys.flatten()).abs().max()
-        )
+        errors[scale] = float((flat[..., edge:-edge, edge:-edge].mean((1, 2, 3)) - greys.flatten()).abs().max())
     best, second = sorted(errors, key=errors.__getitem__)[:2]
     if errors[best] < 0.1 and errors[second] > 2.0 * errors[best]:
         return best

@@ -34,9 +34,7 @@ class Outer:
     table: dict[str, float] = field(default_factory=dict)
 
 
-FULL = Outer(
-    "x", Inner((1,), 2.0), (Inner(), Inner((), 0.0)), (7, "b"), 3, Inner((9, 9)), "deep", True, {"a": 1.5}
-)
+FULL = Outer("x", Inner((1,), 2.0), (Inner(), Inner((), 0.0)), (7, "b"), 3, Inner((9, 9)), "deep", True, {"a": 1.5})
 
 
 @pytest.mark.parametrize("config", [FULL, Outer("only required")])

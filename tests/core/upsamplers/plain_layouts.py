@@ -37,9 +37,7 @@ def conv(x: Tensor, state: State, name: str) -> Tensor:
 # EDSR-PyTorch: head.0, body.i.body.0/2, body.N, tail.0.0[.2], tail.1; sub_mean, add_mean are 1x1 convolutions
 
 
-def edsr_pytorch(
-    scale: int, width: int = 8, blocks: int = 2, span: float = 255.0, shift: bool = True
-) -> State:
+def edsr_pytorch(scale: int, width: int = 8, blocks: int = 2, span: float = 255.0, shift: bool = True) -> State:
     m = Maker(scale)
     if shift:
         for name, sign in (("sub_mean", -1), ("add_mean", 1)):
@@ -56,9 +54,7 @@ def edsr_pytorch(
     return m.state
 
 
-def run_edsr_pytorch(
-    state: State, rgb: Tensor, scale: int, res_scale: float = 1.0, span: float = 255.0
-) -> Tensor:
+def run_edsr_pytorch(state: State, rgb: Tensor, scale: int, res_scale: float = 1.0, span: float = 255.0) -> Tensor:
     x = F.conv2d(rgb * span, torch.eye(3).view(3, 3, 1, 1), -span * MEAN)
     x = head = conv(x, state, "head.0")
     i = 0
@@ -150,9 +146,7 @@ def fsrcnn(scale: int, keys: list[str], d: int = 56, s: int = 12, flat_greys: bo
     if flat_greys:
         # without biases the network is homogeneous, so one gain serves every grey
         flat = run_fsrcnn(maker.state, torch.ones(1, 1, 40, 40), scale, keys)
-        maker.state[f"{keys[-1]}.weight"] /= flat[
-            ..., 15 * scale : 25 * scale, 15 * scale : 25 * scale
-        ].mean()
+        maker.state[f"{keys[-1]}.weight"] /= flat[..., 15 * scale : 25 * scale, 15 * scale : 25 * scale].mean()
     return maker.state
 
 

@@ -28,9 +28,7 @@ def build(config) -> EDSR | ESPCN | FSRCNN:
     return {EDSRConfig: EDSR, ESPCNConfig: ESPCN, FSRCNNConfig: FSRCNN}[type(config)](config)
 
 
-def from_tile(
-    network: EDSR | ESPCN | FSRCNN, rgb: Tensor, box: tuple[int, int, int, int], halo: int
-) -> Tensor:
+def from_tile(network: EDSR | ESPCN | FSRCNN, rgb: Tensor, box: tuple[int, int, int, int], halo: int) -> Tensor:
     """Upsample rows y0..y1 and columns x0..x1 from a crop with `halo` around, where the picture has it."""
     y0, y1, x0, x1 = box
     H, W = rgb.shape[2:]
@@ -46,9 +44,7 @@ def worst(network: EDSR | ESPCN | FSRCNN, rgb: Tensor, halo: int) -> float:
     with torch.no_grad():
         whole = network(rgb)
         return max(
-            float(
-                (from_tile(network, rgb, box, halo) - whole[:, :, t * s : b * s, u * s : v * s]).abs().max()
-            )
+            float((from_tile(network, rgb, box, halo) - whole[:, :, t * s : b * s, u * s : v * s]).abs().max())
             for box in boxes
             for t, b, u, v in [box]
         )
@@ -66,9 +62,7 @@ def test_halo_is_no_larger_than_needed(picture, randomised, config) -> None:
     assert worst(network, picture(), network.halo - 1) > 5e-5
 
 
-@pytest.mark.parametrize(
-    "config", [EDSRConfig(3, 4, 0, tail="direct"), FSRCNNConfig(3, d=4, s=2, m=0)], ids=str
-)
+@pytest.mark.parametrize("config", [EDSRConfig(3, 4, 0, tail="direct"), FSRCNNConfig(3, d=4, s=2, m=0)], ids=str)
 def test_crop_far_from_the_corner_is_as_exact(picture, randomised, config) -> None:
     # coordinates in float32 would be off by 1e-4 pixels out there
     network = randomised(build(config))

@@ -192,15 +192,11 @@ REFUSED: dict[str, tuple[Callable[[ModuleType], State], str]] = {
         "3 input channels (RGB), got 1",
     ),
     "RGB in a network of Y": (
-        lambda p: changed(
-            p.espcn(2, "first_part", "last_part"), "first_part.0.weight", torch.zeros(64, 3, 5, 5)
-        ),
+        lambda p: changed(p.espcn(2, "first_part", "last_part"), "first_part.0.weight", torch.zeros(64, 3, 5, 5)),
         "1 input channel (Y of BT.601), got 3",
     ),
     "no square of a scale": (
-        lambda p: changed(
-            p.espcn(2, "first_part", "last_part"), "last_part.0.weight", torch.zeros(5, 32, 3, 3)
-        ),
+        lambda p: changed(p.espcn(2, "first_part", "last_part"), "last_part.0.weight", torch.zeros(5, 32, 3, 3)),
         "scale² output channels, got 5",
     ),
     "a vector for a weight": (

@@ -107,9 +107,7 @@ def test_foreign_file_loads(tmp_path: Path, plain, picture, close, prefix: str) 
 
 
 @pytest.mark.parametrize(("name", "scale"), [("fsrcnn_x3", 3), ("FSRCNN-X2-T91", 2), ("4x_fsrcnn", 4)])
-def test_name_tells_the_scale_of_an_fsrcnn_if_its_weights_do_not(
-    tmp_path: Path, plain, name: str, scale: int
-) -> None:
+def test_name_tells_the_scale_of_an_fsrcnn_if_its_weights_do_not(tmp_path: Path, plain, name: str, scale: int) -> None:
     path = tmp_path / f"{name}.safetensors"
     save_file(plain.fsrcnn(3, plain.lornatang_keys(1), flat_greys=False), path)
     assert load_upsampler(path).scale == scale
