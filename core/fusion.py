@@ -221,10 +221,9 @@ def _shares(weights: Sequence[float] | None, mode: str, count: int) -> list[floa
         raise ValueError(f"weights: expected {count}, one for each image, got {len(weights)}")
     for i, weight in enumerate(weights):
         check_number(weight, f"weights[{i}]", 0.0)
-    total = float(sum(weights))
-    if total <= 0:
+    if not any(weights):
         raise ValueError(f"weights: expected at least one above 0, got {list(weights)}")
-    return [weight / total for weight in weights]
+    return [float(weight) for weight in weights]
 
 
 def _scaled(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -99,7 +99,7 @@ def test_gradient_map_of_more_pixels_than_torch_sorts_has_the_quantile_of_all() 
 
 def test_gradient_map_of_a_large_picture_does_not_sample_the_same_columns_only() -> None:
     fence = torch.tensor([0.0, 0.1, 0.3, 0.3]).repeat(512).expand(1, 1, 2048, 2048)
-    small, large = gradient_map(fence[..., :512, :512], quantile=0.5), gradient_map(fence, quantile=0.5)
+    small, large = gradient_map(fence[..., :512, :512], quantile=0.9), gradient_map(fence, quantile=0.9)
     torch.testing.assert_close(large[..., :500, :500], small[..., :500, :500], atol=1e-3, rtol=0)
 
 

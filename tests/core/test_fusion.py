@@ -64,9 +64,7 @@ def test_weights_sum_to_1_everywhere(mode: str, structure: str, size: tuple[int,
 def test_images_of_any_sizes_in_any_order_fuse(
     sizes: list[tuple[int, int]], size: tuple[int, int] | None, mode: str, structure: str
 ) -> None:
-    image, weights = fuse(
-        [torch.rand(1, 3, *s) for s in sizes], mode, structure, size=size, **_arguments(mode)
-    )
+    image, weights = fuse([torch.rand(1, 3, *s) for s in sizes], mode, structure, size=size, **_arguments(mode))
     assert image.isfinite().all() and weights.min() >= 0
     assert size is None or tuple(image.shape[-2:]) == size
     torch.testing.assert_close(weights.sum(dim=1), torch.ones_like(weights[:, 0]), atol=1e-5, rtol=0)
@@ -118,9 +116,7 @@ def test_hierarchical_fuses_the_coarse_pair_at_its_own_size_first() -> None:
     a, b, c = torch.rand(1, 3, 9, 12), torch.rand(1, 3, 17, 24), torch.rand(1, 3, 33, 47)
     for mode in MODES:
         first = fuse([a, b], mode, **_arguments(mode))
-        last = fuse(
-            [first.image, c], mode, weights=[2, 1] if mode == "weighted" else None, **_arguments(mode)
-        )
+        last = fuse([first.image, c], mode, weights=[2, 1] if mode == "weighted" else None, **_arguments(mode))
         result = fuse([a, b, c], mode, "hierarchical", **_arguments(mode))
         torch.testing.assert_close(result.image, last.image, atol=1e-6, rtol=0)
         torch.testing.assert_close(result.weights[:, 2], last.weights[:, 1], atol=1e-6, rtol=0)
@@ -208,6 +204,20 @@ def test_laplacian_weighs_each_band_by_itself() -> None:
     expected = double(middle) + fine - double(half(fine))
     result = fuse([coarse, fine], "weighted", "laplacian", weights=[1, 3])
     torch.testing.assert_close(result.image, expected.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_laplacian_asks_the_model_for_the_weights_of_each_band() -> None:
+    asked, model = [], _model()
+
+    def spy(images: torch.Tensor) -> torch.Tensor:
+        asked.append(tuple(images.shape[-2:]))
+        return model(images)
+
+    fuse([torch.rand(1, 3, 33, 47) for _ in range(2)], "learned", "laplacian", model=spy)
+    assert asked == [(33, 47), (17, 24), (9, 12)]
+    asked.clear()
+    fuse([torch.rand(1, 3, s, s) for s in (8, 64)], "learned", "laplacian", model=spy)
+    assert asked == [(64, 64), (32, 32), (16, 16), (8, 8)]
 
 
 def test_learned_uses_the_weights_of_the_model() -> None:

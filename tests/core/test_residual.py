@@ -63,6 +63,14 @@ def test_constant_is_the_plain_mix() -> None:
     torch.testing.assert_close(skip(current, previous, "constant", 0.3), 0.7 * current + 0.3 * previous)
 
 
+def test_the_previous_image_is_an_image_again_before_it_is_mixed_in() -> None:
+    current, previous = torch.rand(1, 3, 33, 47), (torch.rand(1, 3, 17, 24) > 0.5).float()
+    up = resample(previous, (33, 47))
+    assert up.max() > 1.05  # bicubic overshoots here
+    result = skip(current, previous, "constant", 0.5)
+    torch.testing.assert_close(result, (current + up.clamp(0, 1)) / 2)
+
+
 def test_cosine_weights_are_those_of_demofusion() -> None:
     values = [cosine_weight(position) for position in (1.0, 0.9, 0.7, 0.5, 0.3, 0.0)]
     assert values == pytest.approx([1.0, 0.93, 0.50, 0.125, 0.009, 0.0], abs=0.005)
