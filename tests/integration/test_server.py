@@ -1,0 +1,209 @@
+"""The pack in a real ComfyUI server: it loads, runs, agrees with core, cancels and explains errors."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from progressive_upsampling import core
+from progressive_upsampling.nodes import NODES
+
+from ..workflows.graphs import CORE_NODES, Info, ports
+from .conftest import FOLDER, ROOT
+from .server import Refused, Server, failure
+
+pytestmark = pytest.mark.comfy
+
+FILES = sorted((ROOT / "workflows" / "api").glob("*.json"))
+
+
+def prompt_of(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def keep(prompt: dict[str, Any], **what: list[Any]) -> dict[str, Any]:
+    """The graph with KeepImage nodes in place of those that show and save."""
+    kept = {i: n for i, n in prompt.items() if n["class_type"] not in ("PreviewImage", "SaveImage", "PU_Compare")}
+    for name, source in what.items():
+        kept[f"keep {name}"] = {"class_type": "KeepImage", "inputs": {"image": source, "name": name}}
+    return kept
+
+
+def find(prompt: dict[str, Any], kind: str) -> str:
+    (id_,) = (id_ for id_, node in prompt.items() if node["class_type"] == kind)
+    return id_
+
+
+def chain_prompt(side: int = 16, **inputs: Any) -> dict[str, Any]:
+    """Progressive Upscale with the tiny model on the example, reduced."""
+    prompt = deepcopy(prompt_of("progressive_quick"))
+    prompt[find(prompt, "ImageScale")]["inputs"] |= {"width": side, "height": side}
+    prompt["tiny"] = {"class_type": "PU_LoadModel", "inputs": {"model_name": "tiny.safetensors"}}
+    prompt[find(prompt, "PU_ProgressiveUpscale")]["inputs"] |= {"model": ["tiny", 0], **inputs}
+    return prompt
+
+
+@pytest.fixture(scope="module")
+def infos(server: Server) -> dict[str, Info]:
+    return server.get("/object_info")
+
+
+def test_every_node_is_offered_as_its_schema_says(infos: dict[str, Info]) -> None:
+    for node in NODES:
+        schema = node.GET_SCHEMA()
+        info = infos[schema.node_id]
+        assert info["display_name"] == schema.display_name
+        assert set(ports(info)) == {port.id for port in schema.inputs}
+        assert info["output"] == [port.io_type for port in schema.outputs]
+        assert info["python_module"] == f"custom_nodes.{FOLDER}"
+
+
+def test_the_log_shows_no_fault_of_the_pack(server: Server) -> None:
+    log = server.log.read_text(errors="replace")
+    assert "IMPORT FAILED" not in log
+    assert "could not be loaded" not in log
+
+
+def test_comfyuis_own_nodes_are_as_the_workflow_tests_take_them(infos: dict[str, Info]) -> None:
+    for name, expected in CORE_NODES.items():
+        info = infos[name]
+        assert info["output"] == expected["output"]
+        assert info["output_node"] == expected["output_node"]
+        for port, (kind, options) in ports(expected).items():
+            found_kind, found = ports(info)[port]
+            if isinstance(kind, list):
+                assert set(kind) <= set(found_kind if isinstance(found_kind, list) else found["options"])
+            else:
+                assert found_kind == kind
+            assert all(found[key] == value for key, value in options.items())
+
+
+def test_the_workflows_are_offered_as_templates(server: Server) -> None:
+    templates = server.get("/workflow_templates")
+    assert set(templates[FOLDER]) == {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_help_and_translations_are_served(server: Server, language: str) -> None:
+    texts = server.get("/i18n")[language]["nodeDefs"]
+    for node in NODES:
+        id_ = node.GET_SCHEMA().node_id
+        assert texts[id_]["display_name"]
+        url = f"{server.url}/extensions/{FOLDER}/docs/{id_}/{language}.md"
+        with urllib.request.urlopen(url) as reply:
+            assert reply.read().decode().startswith("# ")
+
+
+def test_graph_and_node_and_chain_agree_on_the_bundled_model(server: Server) -> None:
+    parts, quick = prompt_of("progressive_128_to_1024"), prompt_of("progressive_quick")
+    result = parts[find(parts, "SaveImage")]["inputs"]["images"]
+    small = [find(parts, "ImageScale"), 0]
+    server.run(keep(parts, small=small, graph=result), 1200)
+    server.run(keep(quick, node=[find(quick, "PU_ProgressiveUpscale"), 0]), 1200)
+    settings = quick[find(quick, "PU_ProgressiveUpscale")]["inputs"]
+    image = torch.from_numpy(server.kept("small")).movedim(-1, 1)
+    chain = core.Chain.from_pretrained()
+    names = ("seed", "strength", "detail", "noise", "skip", "fusion")
+    chosen = {name: settings[name] for name in names} | {"steps": int(settings["steps"])}
+    with torch.no_grad():
+        expected = chain(image, scale=settings["scale"], **chosen).movedim(1, -1).numpy()
+    assert expected.shape == (1, 1024, 1024, 3)
+    np.testing.assert_allclose(server.kept("graph"), server.kept("node"), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(server.kept("node"), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_workflows_run_as_they_are(server: Server, path: Path) -> None:
+    outputs = server.run(json.loads(path.read_text(encoding="utf-8")), 1200)
+    shown = [image for output in outputs.values() for image in output.get("images", [])]
+    assert len(shown) >= 4
+    folders = {"output": "output", "temp": "temp"}
+    assert all((server.base / folders[image["type"]] / image["filename"]).is_file() for image in shown)
+
+
+def test_the_same_graph_gives_the_same_numbers_again(server: Server) -> None:
+    results = []
+    for name in ("first", "second"):
+        prompt = chain_prompt(detail=1.0, scale=4.0)
+        server.run(keep(prompt, **{name: [find(prompt, "PU_ProgressiveUpscale"), 0]}))
+        results.append(server.kept(name))
+    assert np.array_equal(*results)
+
+
+def test_cancel_takes_effect_in_the_middle_of_a_node(server: Server) -> None:
+    id_ = server.submit(chain_prompt(side=256, scale=16.0, detail=1.0, steps="8", tile=128, precision="fp32"))
+    while not server.get("/queue")["queue_running"]:
+        time.sleep(0.02)
+    time.sleep(1.5)
+    start = time.monotonic()
+    server.post("/interrupt", {"prompt_id": id_})
+    entry = server.wait(id_, 60)
+    assert failure(entry).startswith("execution_interrupted: PU_ProgressiveUpscale")
+    assert time.monotonic() - start < 30
+    server.run(chain_prompt(scale=2.0))  # and the server goes on
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"scale": 0.0}, "Value 0.0 smaller than min of 0.05"),
+        ({"scale": -1.0}, "Value -1.0 smaller than min of 0.05"),
+        ({"scale": 1e9}, "bigger than max of 64.0"),
+        ({"seed": -1}, "smaller than min of 0"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_runs(
+    server: Server, inputs: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Refused, match=message):
+        server.submit(chain_prompt(**inputs))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"noise": "pink"}, "noise: expected one of"),
+        ({"distribution": "none"}, "distribution: expected one of"),
+        ({"precision": "fp99"}, "dtype: expected one of"),
+    ],
+)
+def test_wrong_choices_are_explained(server: Server, inputs: dict[str, Any], message: str) -> None:
+    try:
+        entry = server.wait(server.submit(chain_prompt(**inputs)))
+    except Refused as refused:  # servers that check combos themselves
+        assert "not in list" in str(refused).lower()
+    else:
+        assert message in failure(entry)
+
+
+def test_a_damaged_model_is_explained(server: Server) -> None:
+    (server.base / "models" / "progressive_upsampling" / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    prompt = chain_prompt()
+    prompt["tiny"]["inputs"]["model_name"] = "cut.safetensors"
+    message = failure(server.wait(server.submit(prompt)))
+    assert "PU_LoadModel" in message
+    assert "cut.safetensors: damaged, truncated or no safetensors file" in message
+
+
+def test_a_saved_model_is_offered_at_once(server: Server) -> None:
+    prompt = {
+        "1": {"class_type": "PU_LoadModel", "inputs": {"model_name": "tiny.safetensors"}},
+        "2": {
+            "class_type": "PU_SaveModel",
+            "inputs": {"model": ["1", 0], "filename_prefix": "sub/copy", "precision": "fp16"},
+        },
+    }
+    server.run(prompt)
+    _, options = ports(server.get("/object_info/PU_LoadModel")["PU_LoadModel"])["model_name"]
+    assert str(Path("sub") / "copy_00001.safetensors") in options["options"]
+    again = chain_prompt(scale=2.0)
+    again["tiny"]["inputs"]["model_name"] = str(Path("sub") / "copy_00001.safetensors")
+    server.run(again)
