@@ -18,19 +18,6 @@ CORE_NODES: dict[str, Info] = {
         "output": ["IMAGE", "MASK"],
         "output_node": False,
     },
-    "ImageScale": {
-        "input": {
-            "required": {
-                "image": ["IMAGE"],
-                "upscale_method": [["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]],
-                "width": ["INT", {"default": 512, "min": 0, "max": 16384, "step": 1}],
-                "height": ["INT", {"default": 512, "min": 0, "max": 16384, "step": 1}],
-                "crop": [["disabled", "center"]],
-            }
-        },
-        "output": ["IMAGE"],
-        "output_node": False,
-    },
     "PreviewImage": {
         "input": {"required": {"images": ["IMAGE"]}},
         "output": [],

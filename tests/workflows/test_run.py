@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from progressive_upsampling.core.layout import from_bhwc, to_bhwc
-from progressive_upsampling.core.resample import resample
 from progressive_upsampling.nodes import NODES, _runtime
 from progressive_upsampling.nodes.load_model import LoadModel
 
@@ -36,9 +34,6 @@ def run(prompt: dict[str, Any], photo: torch.Tensor) -> dict[str, tuple[Any, ...
             }
             if node["class_type"] == "LoadImage":
                 done[id_] = (photo, torch.zeros(1, *photo.shape[1:3]))
-            elif node["class_type"] == "ImageScale":
-                small = resample(from_bhwc(inputs["image"]), (SIDE, SIDE)).clamp(0, 1)
-                done[id_] = (to_bhwc(small),)
             elif node["class_type"] in ("PreviewImage", "SaveImage"):
                 done[id_] = (inputs["images"],)
             else:
@@ -59,15 +54,25 @@ def only(prompt: dict[str, Any], kind: str) -> str:
     return id_
 
 
+def reducer(prompt: dict[str, Any]) -> dict[str, Any]:
+    """Inputs of the node that makes the picture small."""
+    (inputs,) = (node["inputs"] for node in prompt.values() if node["_meta"]["title"] == "Reduce to 128 px")
+    return inputs
+
+
 def test_the_graph_of_parts_equals_the_one_node(chain: Any, picture: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_runtime, "load_once", lambda *_: chain)
     monkeypatch.setattr(_runtime, "model_path", lambda name: name)
     parts, quick = load("progressive_128_to_1024"), load("progressive_quick")
-    photo = picture(50, 60)
+    for prompt in (parts, quick):
+        reducer(prompt)["width"] = SIDE
+        for node in prompt.values():  # with noise, so that all parts count
+            node["inputs"] |= {"detail": 0.6} if "detail" in node["inputs"] else {}
+    photo = picture(50, 80)
     separate, whole = run(parts, photo), run(quick, photo)
     result = separate[only(parts, "SaveImage")][0]
     expected = whole[only(quick, "PU_ProgressiveUpscale")]
-    assert result.shape == (1, 8 * SIDE, 8 * SIDE, 3)
+    assert result.shape == (1, 80, 8 * SIDE, 3)
     torch.testing.assert_close(result, expected[0], atol=1e-5, rtol=0)
     previews = [separate[id_][0] for id_, node in parts.items() if node["class_type"] == "PreviewImage"]
     for shown, stage in zip(previews, expected[1], strict=True):
@@ -83,4 +88,4 @@ def test_the_workflows_start_from_the_bundled_model() -> None:
 def test_the_workflows_start_from_the_picture_that_comfyui_brings(name: str) -> None:
     prompt = load(name)
     assert prompt[only(prompt, "LoadImage")]["inputs"]["image"] == "example.png"
-    assert prompt[only(prompt, "ImageScale")]["inputs"]["width"] == 128
+    assert reducer(prompt)["width"] == 128
