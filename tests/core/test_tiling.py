@@ -218,7 +218,7 @@ def test_a_tile_that_is_none_is_refused(tile: object, error: type[Exception]) ->
 
 
 def test_images_of_different_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"images\[1\]: expected \[1, C, 33, 47\] as images\[0\], got \(1, 3, 33, 46\)"):
+    with pytest.raises(ValueError, match=r"images\[1\]: expected \[1, C, 33, 47\] as images\[0\], got \(1, 3"):
         run_tiled(lambda a, b: a, [picture(), picture(33, 46)], halo=0)
     with pytest.raises(ValueError, match=r"images\[1\]: expected \[1, C, 33, 47\]"):
         run_tiled(lambda a, b: a, [picture(), picture(batch=2)], halo=0)

@@ -53,7 +53,8 @@ def test_an_image_that_is_large_enough_is_only_resampled(method: object, size: t
 
 def test_an_untrained_network_is_bicubic() -> None:
     net, image = build_upsampler(UPSAMPLER), picture()
-    assert largest_difference(upsample(image, (66, 94), net, dtype="fp32"), resample(image, (66, 94)).clamp(0, 1)) < 1e-5
+    expected = resample(image, (66, 94)).clamp(0, 1)
+    assert largest_difference(upsample(image, (66, 94), net, dtype="fp32"), expected) < 1e-5
 
 
 def test_a_function_of_another_factor_is_reduced_to_the_size() -> None:
@@ -149,7 +150,12 @@ class Still(nn.Module):
 
 @pytest.mark.parametrize(
     "method",
-    [lambda rgb, on_step: rgb, Still(), lambda rgb, on_step: triple(rgb, None)[:, :1], lambda rgb, on_step: rgb[..., 1:]],
+    [
+        lambda rgb, on_step: rgb,
+        Still(),
+        lambda rgb, on_step: triple(rgb, None)[:, :1],
+        lambda rgb, on_step: rgb[..., 1:],
+    ],
 )
 def test_a_method_that_does_not_enlarge_is_refused(method: object) -> None:
     with pytest.raises(ValueError, match=r"method: expected an image larger than \(1, 3, 33, 47\), got \("):

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from progressive_upsampling.core.adaptive_noise import MODES, gradient_map
+from progressive_upsampling.core.config import from_dict, to_dict
+from progressive_upsampling.core.denoise import denoise
+from progressive_upsampling.core.fusion import fuse
+from progressive_upsampling.core.noise import inject_noise
+from progressive_upsampling.core.resample import resample
+from progressive_upsampling.core.residual import skip
+from progressive_upsampling.core.stage import Stage, StageConfig, through_rgb_only
+from progressive_upsampling.core.upsample import upsample
+
+from .tiny import largest_difference, lively, picture, randomised, stage_config
+
+
+def random_stage(**changes: Any) -> Stage:
+    return lively(randomised(Stage(stage_config(**changes))))
+
+
+# At birth.
+
+
+def test_an_untrained_stage_upsamples_by_bicubic() -> None:
+    image = picture()
+    out = Stage(stage_config()).upsample(image, (66, 94), dtype="fp32")
+    assert largest_difference(out, resample(image, (66, 94)).clamp(0, 1)) < 1e-5
+
+
+def test_an_untrained_stage_expects_the_same_error_everywhere() -> None:
+    sigma = Stage(stage_config()).sigma(picture(), "learned")
+    torch.testing.assert_close(sigma, torch.full((1, 1, 33, 47), 0.04))
+
+
+def test_an_untrained_stage_changes_nothing() -> None:
+    stage, image = Stage(stage_config()), picture()
+    sigma = torch.full((1, 1, 33, 47), 0.1)
+    assert torch.equal(stage.denoise(inject_noise(image, sigma), sigma, image), image)
+    assert torch.equal(stage.skip(image, picture(16, 23)), image)
+
+
+def test_an_untrained_stage_fuses_to_the_finest() -> None:
+    coarse, fine = picture(16, 23), picture(seed=1)
+    image, weights = Stage(stage_config()).fuse([coarse, fine])
+    assert weights[:, 1].min() > 0.99
+    assert largest_difference(image, fine) < 0.01
+
+
+# Each part is the function of core.
+
+
+def test_upsample_is_that_of_its_network_or_of_the_method() -> None:
+    stage, image = random_stage(), picture(channels=4)
+    assert torch.equal(stage.upsample(image, (66, 94)), upsample(image, (66, 94), stage.upsampler))
+    assert torch.equal(stage.upsample(image, (66, 94), method="lanczos"), upsample(image, (66, 94), "lanczos"))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", MODES)
+def test_sigma_is_kappa_times_the_map(mode: str, channels: int) -> None:
+    stage, image = random_stage(kappa=1.5), picture(channels=channels, batch=2)
+    with torch.no_grad():
+        expected = {
+            "uniform": torch.full((2, 1, 33, 47), 0.04),
+            "gradient": 0.04 * gradient_map(image),
+            "learned": stage.controller(image),
+        }[mode]
+    torch.testing.assert_close(stage.sigma(image, mode, 0.5), 0.75 * expected)
+    assert not stage.sigma(image, mode, 0).any()
+    assert not stage.sigma(image, mode).requires_grad
+
+
+def test_denoise_is_that_of_its_network() -> None:
+    stage, image = random_stage(), picture()
+    sigma = stage.sigma(image)
+    noisy = inject_noise(image, sigma, 1)
+    run: dict[str, Any] = {"detail": 0.5, "steps": 2, "dtype": "fp32"}
+    for known in (image, None):
+        expected = denoise(stage.denoiser, noisy, sigma, known, **run)
+        assert torch.equal(stage.denoise(noisy, sigma, known, **run), expected)
+
+
+def test_denoise_keeps_alpha_and_grey() -> None:
+    stage = random_stage()
+    for channels in (1, 4):
+        image = picture(channels=channels)
+        sigma = stage.sigma(image)
+        noisy = inject_noise(image, sigma, 1)
+        out = stage.denoise(noisy, sigma, image, detail=0.5, dtype="fp32")
+        rgb = stage.denoise(through_rgb_only(noisy), sigma, through_rgb_only(image), detail=0.5, dtype="fp32")
+        if channels == 4:
+            assert torch.equal(out[:, 3:], image[:, 3:])
+            assert torch.equal(out[:, :3], rgb)
+        else:
+            assert largest_difference(out, rgb.mean(1, keepdim=True)) < 1e-6
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_skip_is_weighted_by_its_bands(channels: int) -> None:
+    stage = random_stage()
+    current, previous = picture(channels=channels), picture(16, 23, channels=channels, seed=1)
+    expected = skip(current, previous, "weighted", 0.5, weights=[0.1, 0.2, 0.3])
+    torch.testing.assert_close(stage.skip(current, previous, 0.5), expected)
+    assert torch.equal(stage.skip(current, previous, 0), current)
+    assert not stage.skip(current, previous).requires_grad
+
+
+@pytest.mark.parametrize("size", [None, (40, 50), (10, 47)])
+def test_fuse_is_by_its_weights(size: tuple[int, int] | None) -> None:
+    stage, images = random_stage(), [picture(16, 23), picture(seed=1), picture(20, 30, seed=2)]
+    with torch.no_grad():
+        expected = fuse(images, "learned", model=stage.weights, size=size)
+    image, weights = stage.fuse(images, size)
+    torch.testing.assert_close(image, expected.image)
+    torch.testing.assert_close(weights, expected.weights)
+    assert not image.requires_grad
+
+
+def test_fuse_keeps_the_channels_and_alpha_of_the_last() -> None:
+    stage = random_stage()
+    coarse, fine = picture(16, 23, channels=4), picture(channels=4, seed=1)
+    image, weights = stage.fuse([coarse, fine])
+    assert torch.equal(image[:, 3:], fine[:, 3:])
+    rgb, rgb_weights = stage.fuse([coarse[:, :3], fine[:, :3]])
+    assert torch.equal(image[:, :3], rgb) and torch.equal(weights, rgb_weights)
+    grey, _ = stage.fuse([coarse, fine[:, :1]])
+    assert grey.shape == (1, 1, 33, 47)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fuse_needs_two_images(count: int) -> None:
+    with pytest.raises(ValueError, match=f"images: expected at least 2, got {count}"):
+        random_stage().fuse([picture()] * count)
+
+
+def test_large_images_go_through_the_small_networks_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, images = random_stage(), [picture(35, 60, batch=2), picture(70, 120, batch=2, seed=1)]
+    whole = stage.sigma(images[1]), *stage.fuse(images)
+    monkeypatch.setattr("progressive_upsampling.core.stage.SMALL_NET_TILE", 32)
+    sizes: list[int] = []
+    for net in (stage.controller, stage.weights):
+        net.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
+    tiled = stage.sigma(images[1]), *stage.fuse(images)
+    assert max(sizes) < 60
+    for a, b in zip(tiled, whole, strict=True):
+        assert largest_difference(a, b) < 1e-5
+
+
+def test_inputs_are_not_changed() -> None:
+    stage = random_stage()
+    images = [picture(16, 23, channels=4), picture(channels=4)]
+    kept = [image.clone() for image in images]
+    sigma = stage.sigma(images[1])
+    stage.upsample(images[0], (33, 47)).zero_()
+    stage.denoise(images[1], sigma, images[1], detail=0.5).zero_()
+    stage.skip(images[1], images[0]).zero_()
+    stage.skip(images[1], images[0], 0.0).zero_()
+    stage.fuse(images)[0].zero_()
+    assert all(torch.equal(a, b) for a, b in zip(images, kept, strict=True))
+
+
+def test_colour_of_any_image_is_rgb() -> None:
+    grey, rgb, rgba = (picture(channels=channels) for channels in (1, 3, 4))
+    assert torch.equal(through_rgb_only(grey), torch.cat([grey] * 3, 1))
+    assert torch.equal(through_rgb_only(rgb), rgb)
+    assert torch.equal(through_rgb_only(rgba), rgba[:, :3])
+
+
+# Config.
+
+
+def test_a_config_survives_json() -> None:
+    for config in (StageConfig(), stage_config(kappa=0.7)):
+        assert from_dict(StageConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("kappa", [0, -1.0, math.nan])
+def test_kappa_must_be_positive(kappa: float) -> None:
+    with pytest.raises(ValueError, match="kappa: expected a number > 0, got"):
+        StageConfig(kappa=kappa)
+
+
+def test_the_parts_keep_their_names() -> None:
+    # Checkpoints are read by these names.
+    names = {name.split(".")[0] for name in Stage(stage_config()).state_dict()}
+    assert names == {"upsampler", "controller", "denoiser", "weights", "skip_weights"}
+
+
+def test_progress_of_the_long_parts_reaches_the_total() -> None:
+    stage, image = random_stage(), picture()
+    calls: list[tuple[float, float]] = []
+
+    def listen(done: float, total: float, preview: Tensor | None) -> None:
+        calls.append((done, total))
+
+    stage.upsample(image, (66, 94), on_step=listen)
+    assert calls[-1] == (1, 1)
+    stage.denoise(image, stage.sigma(image), detail=0.5, steps=2, on_step=listen)
+    assert calls[-1] == (3, 3)
