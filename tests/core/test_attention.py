@@ -25,6 +25,12 @@ def tokens(channels: int, height: int, width: int, batch: int = 2) -> Tensor:
     return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(5))
 
 
+def dense(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a 1×1 convolution makes of one token, or of one in each row."""
+    assert layer.bias is not None
+    return x @ layer.weight[:, :, 0, 0].T + layer.bias
+
+
 def plain_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     centred = x - x.mean()
     return centred / (centred.square().mean() + 1e-5).sqrt() * weight + bias
@@ -53,7 +59,7 @@ def plain_window_attention(net: WindowAttention, x: Tensor) -> Tensor:
                 q, k, v = {}, {}, {}
                 for i, j in places:
                     normed = plain_norm(x[b, :, top + i, left + j], net.norm.weight, net.norm.bias)
-                    qkv = net.qkv.weight[:, :, 0, 0] @ normed + net.qkv.bias
+                    qkv = dense(net.qkv, normed)
                     q[i, j], k[i, j], v[i, j] = qkv[:C], qkv[C : 2 * C], qkv[2 * C :]
                 for i, j in places:
                     heads = []
@@ -71,7 +77,7 @@ def plain_window_attention(net: WindowAttention, x: Tensor) -> Tensor:
                             logits.append(logit)
                         shares = torch.stack(logits).softmax(0)
                         heads.append(sum(a * v[place][part] for a, place in zip(shares, places, strict=True)))
-                    out = net.proj.weight[:, :, 0, 0] @ torch.cat(heads) + net.proj.bias
+                    out = dense(net.proj, torch.cat(heads))
                     result[b, :, top + i, left + j] += out
     return result
 
@@ -136,8 +142,8 @@ def test_channel_attention_gates_by_window_means(window: int) -> None:
         for r in range(rows):
             for c in range(columns):
                 cell = x[:, :, r * window : (r + 1) * window, c * window : (c + 1) * window]
-                hidden = cell.mean((2, 3)) @ net.squeeze.weight[:, :, 0, 0].T + net.squeeze.bias
-                out = hidden.clamp(min=0) @ net.excite.weight[:, :, 0, 0].T + net.excite.bias
+                hidden = dense(net.squeeze, cell.mean((2, 3)))
+                out = dense(net.excite, hidden.clamp(min=0))
                 gates[:, :, r, c] = 2 / (1 + (-out).exp())
         expected = torch.empty_like(x)
         for i in range(rows * window):
@@ -168,12 +174,13 @@ def test_the_gate_of_channel_attention_has_no_steps() -> None:
 
 def test_spatial_attention_gates_by_mean_and_maximum() -> None:
     net, x = randomised(SpatialAttention(), 0.3), tokens(6, 5, 9)
+    bias = dict(net.named_parameters())["conv.bias"]
     with torch.no_grad():
         padded = F.pad(torch.stack([x.sum(1) / 6, x.max(1).values], 1), (3, 3, 3, 3))
         expected = torch.empty_like(x)
         for i in range(5):
             for j in range(9):
-                logit = (padded[:, :, i : i + 7, j : j + 7] * net.conv.weight[0]).sum((1, 2, 3)) + net.conv.bias
+                logit = (padded[:, :, i : i + 7, j : j + 7] * net.conv.weight[0]).sum((1, 2, 3)) + bias
                 expected[:, :, i, j] = x[:, :, i, j] * 2 / (1 + (-logit[:, None]).exp())
         assert largest_difference(net(x), expected) < 1e-5
         assert largest_difference(expected, x) > 0.1
