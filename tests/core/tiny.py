@@ -21,10 +21,16 @@ UPSAMPLER = {"kind": "edsr", "scale": 2, "width": 8, "blocks": 1, "tail": "direc
 
 
 def randomised(network: Net, size: float = 0.05, seed: int = 0) -> Net:
-    """The network with noise added to every weight, so that no branch is 0; ready to run."""
+    """The network with noise added to every weight, so that no branch is 0; ready to run.
+
+    What torch drew from its global generator is drawn again, so that every run of the tests has the same weights.
+    """
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
+            if parameter.min() < parameter.max():
+                inputs = parameter[0].numel() if parameter.ndim > 1 else math.inf
+                parameter.copy_(torch.randn(parameter.shape, generator=random) / math.sqrt(3 * inputs))
             parameter += size * torch.randn(parameter.shape, generator=random)
     return network.eval()
 
