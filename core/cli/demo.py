@@ -102,7 +102,7 @@ def _show(
     for label, image in {"input": reduced, "bicubic": bicubic, "result": stages[-1]}.items():
         write_picture(folder / f"{photograph.name}_{label}.png", image)
     title = f"{photograph.about}: {_SMALL} to {_LARGE} pixels"
-    write_picture(folder / f"{photograph.name}_sheet.png", compare(panels, title=title))
+    write_picture(folder / f"{photograph.name}_sheet.png", compare(panels, crop=224, title=title))
     lines = [f"{title} in {seconds:.1f} s"]
     if photograph.side != _LARGE:
         lines[0] += f"; the truth has {photograph.side} pixels a side: results are reduced to that to measure"
