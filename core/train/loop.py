@@ -15,7 +15,6 @@ import torch
 
 from ..chain import Chain
 from ..config import to_dict
-from ..precision import autocast
 from ..tensor_file import write_whole
 from .about import About, provenance
 from .config import PhaseConfig, TrainConfig
@@ -23,7 +22,7 @@ from .data import Batch, CropSampler, PictureFolder
 from .ema import EMA
 from .history import History
 from .schedule import learning_rate
-from .setup import learning, trainable, training_dtype
+from .setup import learning, trainable, training_autocast, training_dtype
 from .state import Counters, Trained, load_state, remove_leftovers, save_state
 from .unroll import unrolled_losses, weighted_sum
 from .validate import large_enough, validate
@@ -193,7 +192,7 @@ class Trainer:
             group["lr"] = rate
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device, self.dtype):
+        with training_autocast(self.device, self.dtype):
             terms = unrolled_losses(self.chain, batch.to(self.device), self.config.loss, phase.noisy, generator)
         total = weighted_sum(terms, self.config.loss)
         values = {name: value.item() for name, value in terms.items()} | {"loss": total.item(), "lr": rate}

@@ -41,3 +41,13 @@ def training_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":  # float16 loses small gradients
         return torch.float32
     raise ValueError(f"dtype: expected auto, fp32 or bf16 for training, got {name!r}")
+
+
+def training_autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Context in which a forward pass computes in `dtype`; float32 switches autocast off.
+
+    Without the cache of cast weights: all threads share it, and whichever leaves a context of autocast empties it.
+    The thread that makes the crops does, and then how often a weight was cast, and with it how its gradients are
+    rounded, would depend on timing. So they are added up in float32, whatever happens elsewhere.
+    """
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32, cache_enabled=False)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from progressive_upsampling.core.chain import ChainConfig
+from progressive_upsampling.core.config import from_dict, to_dict
+from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
+from progressive_upsampling.core.train.recipe import RECIPES, read_config, read_recipe, recipe_names
+
+from .conftest import tiny_chain, tiny_config
+
+
+def test_a_config_comes_back_from_json_as_it_was():
+    config = tiny_config(seed=7, loss=LossConfig(blind=0))
+    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_a_config(name):
+    assert read_recipe(name) == read_config(RECIPES / f"{name}.json")
+    assert all(phase.steps >= 1 for phase in read_recipe(name).phases)
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"recipe: expected one of .*'chain'"):
+        read_recipe("chains")
+
+
+@pytest.mark.parametrize("text", ["{", '{"phase": []}', '{"phases": [{"stages": 1}]}', '{"ema": "x"}', "[]", "{}}"])
+def test_a_bad_config_file_is_named_in_one_line(tmp_path, text):
+    (tmp_path / "my.json").write_text(text)
+    with pytest.raises(ValueError, match=r"my\.json: ") as error:
+        read_config(tmp_path / "my.json")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("total", [3, 4, 7, 100, 12_345])
+def test_scaling_gives_the_steps_asked_for_in_the_old_ratio(total):
+    phases = tuple(PhaseConfig(stages=1, steps=steps, warmup=steps // 10) for steps in (1000, 600, 400))
+    config = TrainConfig(phases=phases).scaled(total)
+    assert config.steps == total
+    for before, after in zip(phases, config.phases, strict=True):
+        assert after.steps >= 1 and abs(after.steps - before.steps * total / 2000) <= 1
+        assert after.warmup == round(before.warmup * after.steps / before.steps)
+
+
+def test_scaling_to_what_it_has_changes_nothing():
+    config = TrainConfig(phases=(PhaseConfig(stages=1, steps=7), PhaseConfig(stages=2, steps=3)))
+    assert config.scaled(10) == config
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1, 2.5, True])
+def test_fewer_steps_than_phases_are_refused(steps):
+    with pytest.raises((TypeError, ValueError), match="steps"):
+        TrainConfig(phases=(PhaseConfig(stages=1, steps=7), PhaseConfig(stages=2, steps=3))).scaled(steps)
+
+
+def test_starting_from_a_model_takes_its_shape_and_no_weights_over():
+    config = tiny_config().starting_from(tiny_chain(1))
+    assert config.chain == tiny_chain(1) and all(phase.start_from == 0 for phase in config.phases)
+
+
+def test_steps_belong_to_the_phases_in_order():
+    config = tiny_config()
+    assert [config.phase_at(step) for step in range(6)] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    with pytest.raises(ValueError, match="6"):
+        config.phase_at(6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"phases": ()}, {"seed": -1}, {"seed": 2**32}, {"ema": 1.5}, {"clip": 0.0}, {"dtype": "int8"}, {"memory": -1}],
+)
+def test_a_bad_setting_is_named(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(tiny_config(), **change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"crop": 0}, {"noisy": 2.0}, {"learning_rate": 0.0}, {"final": -0.1}, {"warmup": -1}]
+)
+def test_a_bad_setting_of_a_phase_is_named(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(tiny_config().phases[0], **change)
+
+
+@pytest.mark.parametrize("loss", [{"output": -1.0}, {"blind": math.nan}])
+def test_a_bad_weight_of_a_loss_is_named(loss):
+    with pytest.raises(ValueError, match=next(iter(loss))):
+        LossConfig(**loss)
+
+
+def test_a_loss_without_any_term_is_refused():
+    with pytest.raises(ValueError, match="above 0"):
+        from_dict(LossConfig, dict.fromkeys(to_dict(LossConfig()), 0.0))
+
+
+def test_the_defaults_make_a_run():
+    assert TrainConfig().chain == ChainConfig() and TrainConfig().steps > 0

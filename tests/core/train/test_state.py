@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from progressive_upsampling.core import tensor_file
+from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from progressive_upsampling.core.config import to_dict
+from progressive_upsampling.core.train.config import LossConfig
+from progressive_upsampling.core.train.ema import EMA
+from progressive_upsampling.core.train.setup import trainable
+from progressive_upsampling.core.train.state import Counters, Trained, load_state, remove_leftovers, save_state
+
+from .conftest import tiny_chain, tiny_config
+
+CONFIG = tiny_config(chain=tiny_chain(1))
+
+
+def parts_of(chain: Chain) -> list[Trained]:
+    return [Trained("", chain, torch.optim.Adam(chain.parameters(), 1e-2))]
+
+
+def trained(seed: int = 0) -> tuple[list[Trained], EMA[Chain]]:
+    """A chain, its optimiser and its average after two steps."""
+    chain = trainable(None, replace(CONFIG, seed=seed), torch.device("cpu"))
+    parts, ema = parts_of(chain), EMA(chain)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(2):
+        for parameter in chain.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        parts[0].optimizer.step()
+        ema.update(chain)
+    return parts, ema
+
+
+def everything(parts: list[Trained], ema: EMA[Chain]) -> list[torch.Tensor]:
+    state = parts[0].optimizer.state_dict()["state"]
+    moments = [value for _, moment in sorted(state.items()) for _, value in sorted(moment.items())]
+    return [*parts[0].network.state_dict().values(), *ema.model.state_dict().values(), *moments]
+
+
+def save(path: Path, parts: list[Trained], ema: EMA[Chain], counters: Counters | None = None) -> None:
+    save_state(path, parts, ema, counters or Counters(step=2), CONFIG, {"recipe": "test"})
+
+
+def test_a_state_comes_back_to_the_bit(tmp_path):
+    counters = Counters(3, 0, 2, 1, 30.25, 2, 1.5, "abc")
+    parts, ema = trained()
+    save(tmp_path / "s.safetensors", parts, ema, counters)
+    other_parts, other_ema = trained(seed=1)
+    loaded, provenance = load_state(tmp_path / "s.safetensors", other_parts, other_ema, CONFIG)
+    assert loaded == replace(counters, ema_updates=2) and other_ema.updates == 2 and provenance == {"recipe": "test"}
+    pairs = list(zip(everything(parts, ema), everything(other_parts, other_ema), strict=True))
+    assert len(pairs) > 100 and all(torch.equal(a, b) and a.stride() == b.stride() for a, b in pairs)
+
+
+def test_a_state_without_moments_empties_the_optimiser(tmp_path):
+    chain = trainable(None, CONFIG, torch.device("cpu"))
+    save(tmp_path / "s.safetensors", parts_of(chain), EMA(chain))
+    parts, ema = trained()
+    load_state(tmp_path / "s.safetensors", parts, ema, CONFIG)
+    assert not parts[0].optimizer.state
+
+
+def test_another_config_is_refused_by_the_name_of_what_changed(tmp_path):
+    parts, ema = trained()
+    save(tmp_path / "s.safetensors", parts, ema)
+    before = [tensor.clone() for tensor in everything(parts, ema)]
+    changed = replace(CONFIG, seed=5, loss=LossConfig(output=2.0))
+    with pytest.raises(CheckpointError, match="different: loss, seed"):
+        load_state(tmp_path / "s.safetensors", parts, ema, changed)
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(parts, ema), strict=True))
+
+
+def test_a_state_from_before_a_setting_existed_is_still_read(tmp_path):
+    parts, ema = trained()
+    save(tmp_path / "s.safetensors", parts, ema)
+    old = read_checkpoint(tmp_path / "s.safetensors")
+    run = to_dict(CONFIG)
+    del run["clip"], run["loss"]["blind"]
+    config = {"run": run, "step": 2, "ema_updates": 2}
+    write_checkpoint(tmp_path / "s.safetensors", old.tensors, kind=old.kind, config=config, provenance={})
+    counters, _ = load_state(tmp_path / "s.safetensors", parts, ema, CONFIG)
+    assert counters == Counters(step=2, ema_updates=2)
+
+
+@pytest.mark.parametrize("config", [{}, {"run": {"novel": 1}, "step": 1}, {"run": to_dict(CONFIG), "step": "x"}])
+def test_a_damaged_state_is_refused(tmp_path, config):
+    parts, ema = trained()
+    path = tmp_path / "s.safetensors"
+    save(path, parts, ema)
+    write_checkpoint(path, read_checkpoint(path).tensors, kind="training state", config=config, provenance={})
+    with pytest.raises(CheckpointError, match="safetensors: "):
+        load_state(path, parts, ema, CONFIG)
+
+
+def test_a_model_is_no_state(tmp_path):
+    parts, ema = trained()
+    ema.model.save(tmp_path / "model.safetensors", {})
+    with pytest.raises(CheckpointError, match="training state"):
+        load_state(tmp_path / "model.safetensors", parts, ema, CONFIG)
+
+
+@pytest.mark.parametrize("where", ["fsync", "replace"])
+def test_a_writing_that_fails_leaves_the_old_state(tmp_path, monkeypatch, where):
+    parts, ema = trained()
+    path = tmp_path / "s.safetensors"
+    save(path, parts, ema)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensor_file.os, where, fail)
+    with pytest.raises(CheckpointError, match="No space"):
+        save(path, parts, ema, Counters(step=9))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_killed_writings_go_and_nothing_else(tmp_path):
+    mine = [".state.safetensors.0a1b.tmp", ".history.jsonl.ff00.tmp", ".config.json.12.tmp"]
+    others = ["state.safetensors", ".hidden", "notes.tmp", ".safetensors.tmp"]
+    for name in mine + others:
+        (tmp_path / name).write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+_KILLS = 12
+_KILL_WRITERS = """
+import importlib.util, os, random, signal, sys, time
+from pathlib import Path
+root, target, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+spec = importlib.util.spec_from_file_location("package", root / "__init__.py", submodule_search_locations=[str(root)])
+sys.modules["package"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+import torch
+from package.core.checkpoint import read_checkpoint, write_checkpoint
+tensors = {f"t{i}": torch.full((64, 64, 9), float(i)) for i in range(20)}
+moments = random.Random(0)
+
+def write(step):
+    write_checkpoint(target, tensors, kind="training state", config={"step": step}, provenance={})
+
+write(0)
+for _ in range(kills):
+    child = os.fork()
+    if child == 0:
+        for step in range(1, 10_000):
+            write(step)
+        os._exit(0)
+    time.sleep(moments.uniform(0.01, 0.2))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print(read_checkpoint(target).config["step"])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+@pytest.mark.slow
+def test_a_writer_killed_at_any_moment_leaves_a_readable_file(tmp_path, root):
+    command = [sys.executable, "-c", _KILL_WRITERS, str(root), str(tmp_path / "state.safetensors"), str(_KILLS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    steps = [int(line) for line in done.stdout.split()]
+    assert len(steps) == _KILLS and max(steps) > 1
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]

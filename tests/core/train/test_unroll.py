@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+
+from progressive_upsampling.core.adaptive_noise import NoiseController, NoiseControllerConfig, laplace_nll
+from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.config import from_dict, to_dict
+from progressive_upsampling.core.denoise import Denoiser
+from progressive_upsampling.core.train.config import LossConfig
+from progressive_upsampling.core.train.data import Batch
+from progressive_upsampling.core.train.setup import training_autocast
+from progressive_upsampling.core.train.unroll import unrolled_losses, weighted_sum
+
+from .conftest import tiny_chain
+
+NAMES = ("output", "upsampler", "refine", "blind", "controller")
+
+
+def only(*names: str) -> LossConfig:
+    return from_dict(LossConfig, dict.fromkeys(to_dict(LossConfig()), 0.0) | dict.fromkeys(names, 1.0))
+
+
+def batch(stages: int, crop: int = 8, count: int = 2) -> Batch:
+    """Values well inside 0..1, which nothing clamps."""
+    generator = torch.Generator().manual_seed(stages)
+    shapes = [(count, 3, crop * 2**k, crop * 2**k) for k in range(stages + 1)]
+    return Batch(tuple(0.3 + 0.4 * torch.rand(shape, generator=generator) for shape in shapes))
+
+
+@pytest.fixture
+def chain() -> Chain:
+    """A small chain that is not at birth, so that every part does something."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        chain = Chain(tiny_chain())
+        with torch.no_grad():
+            for name, parameter in chain.named_parameters():
+                parameter.add_(0.1 if "skip_weights" in name else 0.03 * torch.randn(parameter.shape))
+    return chain
+
+
+def losses(chain: Chain, crops: Batch, loss: LossConfig, noisy: float = 0.5) -> dict[str, torch.Tensor]:
+    return unrolled_losses(chain, crops, loss, noisy, torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_what_is_trained_is_what_the_chain_does(chain, stages):
+    crops = batch(stages)
+    results = chain.stages_of(crops.scales[0], 2**stages, dtype="fp32")
+    expected = [(r - target).abs().mean() for r, target in zip(results, crops.scales[1:], strict=True)]
+    assert min(r.min() for r in results) > 0.05 and max(r.max() for r in results) < 0.95
+    assert torch.allclose(losses(chain, crops, only("output"))["output"], torch.stack(expected).mean(), atol=1e-6)
+
+
+def test_a_stage_is_given_what_the_stage_before_made(chain):
+    crops, given = batch(2), []
+    for stage in chain.stages:
+        stage.upsampler.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach()))
+    losses(chain, crops, only("output"))
+    first = chain.stages_of(crops.scales[0], 2, dtype="fp32")[0]
+    assert torch.equal(given[0], crops.scales[0]) and torch.allclose(given[1], first, atol=1e-6)
+
+
+def test_the_last_target_reaches_the_weights_of_the_first_stage(chain):
+    def gradients(last_target: torch.Tensor) -> dict[str, torch.Tensor]:
+        chain.zero_grad()
+        scales = (*batch(2).scales[:-1], last_target)
+        weighted_sum(losses(chain, Batch(scales), only("output")), only("output")).backward()
+        return {n: p.grad.clone() for n, p in chain.stage(1).named_parameters() if p.grad is not None}
+
+    before, after = gradients(torch.zeros(2, 3, 32, 32)), gradients(torch.ones(2, 3, 32, 32))
+    same = {name for name, gradient in before.items() if torch.equal(gradient, after[name])}
+    assert len(before) > 40 and all(".gates." in name for name in same), same  # whose one hidden unit may be off
+    assert {name.split(".")[0] for name in set(before) - same} == {"upsampler", "denoiser", "weights", "skip_weights"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_term_alone_is_the_only_one_computed(chain, name):
+    assert list(losses(chain, batch(2), only(name))) == [name]
+
+
+def test_terms_of_weight_0_cost_nothing(chain, monkeypatch):
+    def never(*_: object) -> None:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(Denoiser, "blind", never)
+    monkeypatch.setattr(NoiseController, "forward", never)
+    calls, forward = [], Denoiser.forward
+    monkeypatch.setattr(Denoiser, "forward", lambda self, *a: calls.append(1) or forward(self, *a))
+    losses(chain, batch(2), only("output", "upsampler"))
+    assert len(calls) == 2  # the regression of each stage
+
+
+def test_terms_do_not_depend_on_the_weights_of_others(chain):
+    every = losses(chain, batch(2), LossConfig())
+    for name in ("output", "upsampler", "controller"):
+        assert torch.equal(losses(chain, batch(2), only(name))[name], every[name])
+
+
+def test_without_noisy_crops_there_are_no_noisy_terms(chain):
+    assert set(losses(chain, batch(1), LossConfig(), noisy=0.0)) == {"output", "upsampler", "controller"}
+    with pytest.raises(ValueError, match="noisy"):
+        losses(chain, batch(1), only("refine"), noisy=0.0)
+
+
+def test_the_total_is_the_weighted_sum():
+    loss = LossConfig(output=2.0, upsampler=0.5)
+    terms = {"output": torch.tensor(3.0), "upsampler": torch.tensor(4.0)}
+    assert weighted_sum(terms, loss) == 8.0
+
+
+@pytest.mark.parametrize("name", ["refine", "blind"])
+def test_noisy_terms_teach_the_denoiser_alone(chain, name):
+    # one stage: in the next, the state they start from is that of the first stage's output, which is detached, too
+    losses(chain, batch(1), only(name))[name].backward()
+    touched = {n.split(".")[2] for n, p in chain.named_parameters() if p.grad is not None and p.grad.any()}
+    assert touched == {"denoiser"}
+
+
+def test_the_controllers_term_reaches_the_controller_alone(chain):
+    losses(chain, batch(2), only("controller"))["controller"].backward()
+    touched = {n.split(".")[2] for n, p in chain.named_parameters() if p.grad is not None and p.grad.any()}
+    assert touched == {"controller"}
+
+
+def test_no_other_term_reaches_the_controller(chain):
+    loss = replace(LossConfig(), controller=0.0)
+    weighted_sum(losses(chain, batch(2), loss), loss).backward()
+    for stage in chain.stages:
+        assert all(p.grad is None for p in stage.controller.parameters())
+
+
+def test_the_noise_is_that_of_the_generator(chain):
+    crops = batch(1)
+    first = losses(chain, crops, only("refine", "blind"))
+    again = losses(chain, crops, only("refine", "blind"))
+    other = unrolled_losses(chain, crops, only("refine", "blind"), 0.5, torch.Generator().manual_seed(6))
+    assert all(torch.equal(first[name], again[name]) and first[name] != other[name] for name in first)
+
+
+def test_the_controller_learns_how_large_errors_are():
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        controller = NoiseController(NoiseControllerConfig(width=8))
+    flat = torch.full((1, 3, 16, 16), 0.5)
+    rough = (flat + 0.2 * torch.randn(flat.shape, generator=generator)).clamp(0, 1)
+    # Laplace errors of mean 0.004 where the image is flat and 0.08 where it is rough
+    signs = torch.randint(0, 2, flat.shape, generator=generator) * 2 - 1
+    sizes = -torch.rand(flat.shape, generator=generator).log() * signs
+    optimizer = torch.optim.Adam(controller.parameters(), 0.03)
+    for _ in range(150):
+        loss = laplace_nll(0.004 * sizes, controller(flat)) + laplace_nll(0.08 * sizes, controller(rough))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for image, size in ((flat, 0.004), (rough, 0.08)):
+        assert controller(image)[..., 4:-4, 4:-4].mean().item() == pytest.approx(size, rel=0.3)
+
+
+def test_what_other_threads_do_does_not_change_the_rounding_of_gradients(chain):
+    def gradients() -> list[torch.Tensor]:
+        chain.zero_grad()
+        with training_autocast(torch.device("cpu"), torch.bfloat16):
+            terms = losses(chain, batch(1), LossConfig())
+        weighted_sum(terms, LossConfig()).backward()
+        return [p.grad.clone() for p in chain.parameters() if p.grad is not None]
+
+    def leave_autocast() -> None:  # as resampling does in the thread that makes the crops
+        with torch.autocast("cpu", enabled=False):
+            pass
+
+    before = gradients()
+    with ThreadPoolExecutor(1) as other:
+        for module in chain.stage(1).denoiser.modules():
+            module.register_forward_pre_hook(lambda *_: other.submit(leave_autocast).result())
+        after = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
