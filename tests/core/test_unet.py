@@ -129,6 +129,7 @@ def test_a_crop_with_halo_on_the_grid_gives_the_same_pixels(name: str) -> None:
         ({"self_attention": (False, False)}, 4, 16),
         ({"self_attention": (False, False), "channel_window": 6}, 4, 24),
         ({"self_attention": (True, False), "window": 3, "channel_window": 2}, 4, 24),
+        ({"self_attention": (True, False), "window": 3, "channel_attention": (False, False)}, 4, 12),
         (CONFIGS["convolutions alone"], 4, 4),
         (THREE_LEVELS, 8, 32),
         (ONE_LEVEL | {"unshuffle": 1, "window": 7}, 1, 7),
@@ -137,6 +138,13 @@ def test_a_crop_with_halo_on_the_grid_gives_the_same_pixels(name: str) -> None:
 def test_the_grid_is_the_least_that_all_windows_share(changes: dict[str, Any], stride: int, align: int) -> None:
     config = unet_config(**changes)
     assert (config.stride, config.align) == (stride, align)
+
+
+def test_a_size_off_the_grid_is_filled_by_repeating_the_edge() -> None:
+    net, image = random_unet({}), noise(33, 47)
+    rows, columns = torch.arange(48).clamp(max=32), torch.arange(48).clamp(max=46)
+    with torch.no_grad():
+        torch.testing.assert_close(net(image[:, :, rows][..., columns])[..., :33, :47], net(image))
 
 
 def test_the_batch_does_not_matter() -> None:
