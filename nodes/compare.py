@@ -78,7 +78,7 @@ class Compare(io.ComfyNode):
         if {a.shape[0], b.shape[0]} - {1, B}:
             raise ValueError(f"reference: expected a batch of 1 or {a.shape[0]} as image, got {b.shape[0]}")
         a, b = a.expand(B, -1, -1, -1), b.expand(B, -1, -1, -1)
-        text = note + describe(a, b, crop)
+        text = note + runtime.run(lambda job: describe(job.send(a), job.send(b), crop))
         beside = runtime.to_comfy(side_by_side(a, b), like=image)
         shown = ui.PreviewImage(beside.float(), cls=cls).as_dict() | ui.PreviewText(text).as_dict()
         heat = runtime.to_comfy(heat_map(a, b, heat_levels / 255), like=image)
