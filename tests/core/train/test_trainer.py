@@ -200,6 +200,33 @@ def test_a_stage_takes_over_the_weights_it_is_told_to(photos, tmp_path):
     assert not trainer.optimizer.state
 
 
+def test_every_phase_begins_once_with_a_new_optimiser(photos, tmp_path, monkeypatch):
+    begun, original = [], Trainer._begin
+
+    def begin(self: Trainer, phase: PhaseConfig) -> None:
+        before = self.optimizer
+        original(self, phase)
+        assert self.optimizer is not before
+        begun.append((self.step, phase.stages))
+
+    monkeypatch.setattr(Trainer, "_begin", begin)
+    Trainer(tiny_config(), photos, tmp_path / "run").run()
+    assert begun == [(0, 1), (2, 2), (4, 3)]
+
+
+def test_the_noise_of_every_step_and_seed_is_its_own(photos, tmp_path, monkeypatch):
+    seeds, original = [], loop.unrolled_losses
+
+    def losses(chain, batch, loss, noisy, generator):
+        seeds.append(generator.initial_seed())
+        return original(chain, batch, loss, noisy, generator)
+
+    monkeypatch.setattr(loop, "unrolled_losses", losses)
+    for seed in (0, 1, 2**32 - 1):
+        Trainer(tiny_config(seed=seed).scaled(3), photos, tmp_path / str(seed)).run()
+    assert len(set(seeds)) == 9
+
+
 def test_training_works_in_inference_mode_and_leaves_the_start_alone(photos, tmp_path):
     with torch.inference_mode():
         init = Chain(tiny_chain())
