@@ -51,5 +51,4 @@ def stage_sizes(height: int, width: int, target_height: int, target_width: int) 
         check_integer(side, name, minimum=1)
     ratio = max(target_height / height, target_width / width)
     count = max(math.ceil(math.log2(ratio) - 1e-9), 0)
-    sizes = [(min(height * 2**k, target_height), min(width * 2**k, target_width)) for k in range(1, count + 1)]
-    return [*sizes[:-1], (target_height, target_width)] if sizes else []
+    return [(min(height * 2**k, target_height), min(width * 2**k, target_width)) for k in range(1, count + 1)]
