@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_the_automatic_tile_gives_the_same(chain: Chain, monkeypatch: pytest.Mon
     whole = chain(image, 2, tile=10**6, **FP32)
     for module in ("denoise", "upsample"):
         name = f"progressive_upsampling.core.{module}"
-        monkeypatch.setattr(__import__("sys").modules[name], "auto_tile", lambda *_: 64)
+        monkeypatch.setattr(sys.modules[name], "auto_tile", lambda *_: 64)
     assert largest_difference(chain(image, 2, **FP32), whole) < 1e-4
 
 
@@ -120,7 +121,9 @@ def test_what_else_is_in_the_batch_does_not_matter(chain: Chain, group: int, mon
             assert largest_difference(a[i : i + 1], b) < 1e-5
 
 
-def test_every_image_can_have_a_seed_of_its_own(chain: Chain) -> None:
+@pytest.mark.parametrize("group", [1, 2, 100])
+def test_every_image_can_have_a_seed_of_its_own(chain: Chain, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("progressive_upsampling.core.chain.GROUP_PIXELS", group * 24 * 34)
     images = picture(12, 17).expand(3, -1, -1, -1)
     together = chain(images, 2, seed=[5, 9, 5], **DETAILED)
     assert largest_difference(together[0], together[2]) < 1e-6
