@@ -117,6 +117,12 @@ def test_masks_of_any_size_and_without_batch_are_sigma_maps(picture: Picture, sh
     assert noisy.shape == image.shape
 
 
+def test_strength_multiplies_the_sigma_map(picture: Picture) -> None:
+    mask = torch.rand(21, 34, generator=torch.Generator().manual_seed(0))
+    _, applied = call(InjectNoise, image=picture(), sigma_map=mask, strength=0.25)
+    torch.testing.assert_close(applied[0], 0.25 * mask)
+
+
 def test_a_negative_sigma_map_is_refused(picture: Picture) -> None:
     with pytest.raises(ValueError, match=r"sigma: expected values >= 0, got a minimum of -0\.5"):
         call(InjectNoise, image=picture(), sigma_map=torch.full((21, 34), -0.5))

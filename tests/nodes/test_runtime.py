@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterator
@@ -136,6 +137,17 @@ def test_a_network_is_known_again_and_freed_with_its_model() -> None:
     assert gone() is None
 
 
+def test_a_model_that_has_run_can_be_copied(picture: Picture, chain: Any) -> None:
+    call(ProgressiveUpscale, image=picture(), model=chain, scale=2.0)
+    twin = copy.deepcopy(chain)
+    assert _runtime._patcher(twin) is not _runtime._patcher(chain)
+    with torch.no_grad():
+        next(twin.parameters()).zero_()
+    assert next(chain.parameters()).any()
+    ours, theirs = (call(ProgressiveUpscale, image=picture(), model=m, scale=2.0)[0] for m in (chain, twin))
+    assert not torch.equal(ours, theirs)
+
+
 def test_a_model_with_a_device_of_its_own_can_be_loaded(chain: Any) -> None:
     assert _runtime.load([chain], 0) == chain.device  # `device` is read-only there
 
@@ -171,6 +183,7 @@ def test_upsample_takes_a_community_model(picture: Picture, channels: int, scale
     expected = image[..., :3].repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     torch.testing.assert_close(result[..., :3], expected)
     assert result.shape[-1] == 4
+    assert not result.requires_grad
 
 
 def test_a_community_model_runs_as_often_as_needed_and_is_reduced(picture: Picture) -> None:
