@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_demo(commands)
     _add_train(commands)
+    _add_vgg(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where an error comes from")
     return parser
@@ -194,6 +195,17 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--dry-run", action="store_true", help="take one step of every phase; tell time, memory and size; write nothing"
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def _add_vgg(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "vgg",
+        help="make VGG19's weights for the perceptual loss from a .npz file",
+        description="Turn the original VGG19 weights (arrays conv1_1.weight [64, 3, 3, 3], conv1_1.bias [64], …; input "
+        "255 RGB - (123.68, 116.779, 103.939)) into a file in torchvision's layout, as `train --vgg` reads it.",
+    )
+    parser.add_argument("source", metavar="WEIGHTS.npz", help="the arrays; they may end with any convolution")
+    parser.add_argument("target", metavar="VGG.safetensors", help="the file to write")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:

@@ -24,14 +24,13 @@ from progressive_upsampling.core.train.recipe import read_config
 
 @pytest.fixture
 def photos(tmp_path):
-    generator = torch.Generator().manual_seed(0)
+    generator, folder = torch.Generator().manual_seed(0), tmp_path / "my photos"
+    folder.mkdir()
     for number, size in enumerate([(61, 53), (47, 70)]):
         coarse = torch.rand(1, 3, 9, 9, generator=generator)
         image = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
-        path = tmp_path / "my photos" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        write_picture(path, image)
-    return path.parent
+        write_picture(folder / f"{number}.png", image)
+    return folder
 
 
 @pytest.fixture

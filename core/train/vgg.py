@@ -1,0 +1,217 @@
+"""The convolutions of VGG19 (Simonyan 2014, arXiv 1409.1556) in plain torch, from a local file or at random.
+
+No weights come with the package. A file holds them in torchvision's layout, `features.N.weight` and
+`features.N.bias`, for RGB in 0..1 normalised by ImageNet's mean and standard deviation; `convert_npz` makes one from
+the original weights. It may end early: the trunk then reaches as far as the file does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..checkpoint import CheckpointError, read_tensors
+from ..tensor_file import write_whole
+
+# Convolutions a block; a maximum over 2x2 pixels ends each block.
+_BLOCKS = (2, 2, 4, 4, 4)
+_WIDTHS = (64, 128, 256, 512, 512)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in 0..1
+CAFFE_MEAN = (123.68, 116.779, 103.939)  # taken off RGB in 0..255 by the original network
+
+
+def _indices() -> dict[str, int]:
+    """Names of the convolutions, in order, and their places in torchvision's `features`."""
+    indices, place = {}, 0
+    for block, count in enumerate(_BLOCKS, 1):
+        for number in range(1, count + 1):
+            indices[f"conv{block}_{number}"] = place
+            place += 2  # a ReLU follows
+        place += 1  # and the maximum the last
+    return indices
+
+
+LAYERS = _indices()  # conv1_1: 0, conv1_2: 2, conv2_1: 5, …, conv5_4: 34
+
+
+class VGG19(nn.Module):
+    """The first convolutions of VGG19. Takes no gradient itself; lets it through to the image.
+
+    Args:
+        depth: convolutions, 1..16.
+
+    Attributes:
+        layers: their names, "conv1_1" and on.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, depth: int = len(LAYERS)) -> None:
+        super().__init__()
+        self.layers = tuple(LAYERS)[:depth]
+        widths = [width for width, count in zip(_WIDTHS, _BLOCKS, strict=True) for _ in range(count)]
+        inputs = [3, *widths]
+        self.convolutions = nn.ModuleList(nn.Conv2d(inputs[i], widths[i], 3, padding=1) for i in range(depth))
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+
+    def forward(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Features of an image.
+
+        Args:
+            image: `[B, 3, H, W]`, RGB in 0..1.
+            layers: names of convolutions that the trunk has.
+
+        Returns:
+            by name, the output of the convolution before its ReLU: `[B, width, H / 2^b, W / 2^b]` in block b + 1.
+
+        Raises:
+            ValueError: a layer that the trunk does not have; an image too small for the deepest one.
+        """
+        unknown = [layer for layer in layers if layer not in self.layers]
+        if unknown:
+            raise ValueError(f"layers: expected some of {self.layers[0]}..{self.layers[-1]}, got {', '.join(unknown)}")
+        last = max(self.layers.index(layer) for layer in layers)
+        smallest = 2 ** (_block(self.layers[last]) - 1)
+        if min(image.shape[-2:]) < smallest:
+            raise ValueError(f"image: expected at least {smallest} px a side, got {tuple(image.shape)}")
+        x, features = (image - self.mean) / self.std, {}
+        for index in range(last + 1):
+            name = self.layers[index]
+            if index > 0:
+                x = F.relu(x)
+                if _block(name) > _block(self.layers[index - 1]):
+                    x = F.max_pool2d(x, 2)
+            x = self.convolutions[index](x)
+            if name in layers:
+                features[name] = x
+        return features
+
+
+def load_vgg(path: str | Path) -> VGG19:
+    """The trunk of a file.
+
+    Raises:
+        CheckpointError: unreadable, or not VGG19 in torchvision's layout; names what is wrong.
+    """
+    path = Path(path)
+    tensors, _ = read_tensors(path)
+    found = {name: value for name, value in tensors.items() if not name.startswith("classifier.")}
+    depth = sum(f"features.{place}.weight" in found for place in LAYERS.values())
+    network = VGG19(depth) if depth else None
+    expected: dict[str, Tensor] = {}
+    for layer, conv in zip(network.layers, network.convolutions, strict=True) if network else ():
+        for part, value in conv.named_parameters():
+            expected[f"features.{LAYERS[layer]}.{part}"] = value
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is unexpected" for name in found if name not in expected]
+    problems += [
+        f"{name} is {list(found[name].shape)} in place of {list(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    if network is None or problems:
+        first = problems[0] if problems else "it is empty"
+        raise CheckpointError(f"{path}: expected VGG19 as torchvision names it, features.0.weight and on; {first}")
+    for name, value in expected.items():
+        value.copy_(found[name])
+    return network.eval()
+
+
+def random_vgg(seed: int = 0, depth: int = len(LAYERS)) -> VGG19:
+    """A trunk with random weights, which is still a useful measure of texture (arXiv 2103.10571).
+
+    Args:
+        seed: same seed, same trunk, also for another depth.
+        depth: convolutions, 1..16.
+    """
+    network, generator = VGG19(depth), torch.Generator().manual_seed(seed)
+    for conv in network.convolutions:
+        weight, bias = conv.get_parameter("weight"), conv.get_parameter("bias")
+        # He 2015: features keep their size from layer to layer
+        weight.copy_(torch.randn(weight.shape, generator=generator) * math.sqrt(2.0 / weight[0].numel()))
+        bias.zero_()
+    return network.eval()
+
+
+def fingerprint(network: VGG19) -> str:
+    """Eight digits that tell trunks apart."""
+    digest = hashlib.sha256()
+    for value in network.state_dict().values():
+        digest.update(value.contiguous().numpy().data)
+    return digest.hexdigest()[:8]
+
+
+def convert_npz(source: str | Path, target: str | Path) -> VGG19:
+    """Turns the original weights, as NumPy arrays, into a file that `load_vgg` reads.
+
+    The original network takes 255·RGB − (123.68, 116.779, 103.939), torchvision's (RGB − mean) / std. The first
+    convolution takes up the difference: its weights times 255·std, its bias plus what its weights make of
+    255·mean − (123.68, 116.779, 103.939). The features are those of the original, but for the pixels at the border
+    of conv1_1, which are padded with one of two greys 0.5 of 255 apart.
+
+    Args:
+        source: `.npz` with `conv1_1.weight` `[64, 3, 3, 3]` (output, RGB input, row, column), `conv1_1.bias`
+            `[64]`, `conv1_2.weight` and so on; it may end with any convolution.
+        target: the `.safetensors` file to write.
+
+    Returns:
+        the trunk, as it reads back from the file.
+
+    Raises:
+        CheckpointError: the source is no such file, or the target cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    arrays = _read_npz(source)
+    known = {f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")}
+    unknown = sorted(set(arrays) - known)
+    if unknown or "conv1_1.weight" not in arrays or arrays["conv1_1.weight"].shape != (64, 3, 3, 3):
+        detail = f"unknown {unknown[0]}" if unknown else "no conv1_1.weight [64, 3, 3, 3]"
+        raise CheckpointError(f"{source}: expected VGG19's conv1_1.weight, conv1_1.bias and on; {detail}")
+    tensors = {}
+    for name, array in arrays.items():
+        layer, part = name.split(".")
+        tensors[f"features.{LAYERS[layer]}.{part}"] = torch.from_numpy(array.astype(np.float32))
+    first = tensors["features.0.weight"].double()
+    mean, std, taken = (torch.tensor(v, dtype=torch.float64) for v in (MEAN, STD, CAFFE_MEAN))
+    shift = (first * (255 * mean - taken).view(1, 3, 1, 1)).sum((1, 2, 3))
+    tensors["features.0.weight"] = (first * 255 * std.view(1, 3, 1, 1)).float()
+    if "features.0.bias" in tensors:
+        tensors["features.0.bias"] = (tensors["features.0.bias"].double() + shift).float()
+    metadata = {"layout": "torchvision vgg19", "converted_from": source.name}
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f"{target}: expected a name ending in .safetensors")
+    existed = target.exists()
+    write_whole(target, save(tensors, metadata))
+    try:
+        return load_vgg(target)
+    except CheckpointError:
+        if not existed:
+            target.unlink()
+        raise
+
+
+def _read_npz(path: Path) -> Mapping[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise CheckpointError(f"{path}: expected a .npz file of arrays, got a single array")
+            return {name: file[name] for name in file.files}
+    except CheckpointError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise nearly everything on what is no .npz
+        raise CheckpointError(f"{path}: no readable .npz file ({type(error).__name__})") from None
+
+
+def _block(layer: str) -> int:
+    return int(layer[4])
