@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from progressive_upsampling import core
+from progressive_upsampling.core.cli import main
 from progressive_upsampling.nodes import NODES
 
 from ..workflows.graphs import CORE_NODES, Info, ports
@@ -103,6 +105,7 @@ def test_help_and_translations_are_served(server: Server, language: str) -> None
             assert reply.read().decode().startswith("# ")
 
 
+@pytest.mark.slow
 def test_graph_and_node_and_chain_agree_on_the_bundled_model(server: Server) -> None:
     parts, quick = prompt_of("progressive_128_to_1024"), prompt_of("progressive_quick")
     for node in (*parts.values(), *quick.values()):  # with noise, so that all parts count
@@ -122,6 +125,27 @@ def test_graph_and_node_and_chain_agree_on_the_bundled_model(server: Server) -> 
     np.testing.assert_allclose(server.kept("node"), expected, atol=1e-5, rtol=0)
 
 
+def test_the_terminal_gives_the_same_picture(server: Server, tmp_path: Path) -> None:
+    photo = server.base / "input" / "photo.png"
+    with Image.open(server.base / "input" / "example.png") as example:
+        example.convert("RGB").resize((33, 47)).save(photo)
+    prompt = chain_prompt(scale=4.0, detail=0.6, steps="2", seed=11, precision="fp32")
+    prompt[find(prompt, "LoadImage")]["inputs"]["image"] = photo.name
+    upscale = find(prompt, "PU_ProgressiveUpscale")
+    prompt[upscale]["inputs"]["image"] = [find(prompt, "LoadImage"), 0]
+    server.run(keep(prompt, photo=[upscale, 0]))
+    model = server.base / "models" / "progressive_upsampling" / "tiny.safetensors"
+    arguments = ["--scale", "4", "--detail", "0.6", "--steps", "2", "--seed", "11", "--dtype", "fp32"]
+    assert main(["upscale", str(photo), str(tmp_path / "out.png"), "--model", str(model), *arguments]) == 0
+    with Image.open(tmp_path / "out.png") as picture:
+        ours = np.asarray(picture).astype(int)
+    theirs = np.round(server.kept("photo")[0] * 255).astype(int)
+    assert ours.shape == theirs.shape == (188, 132, 3)
+    assert np.abs(ours - theirs).max() <= 1  # numbers that agree to 1e-5 may round apart
+    assert (ours != theirs).mean() < 1e-3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_workflows_run_as_they_are(server: Server, path: Path) -> None:
     outputs = server.run(json.loads(path.read_text(encoding="utf-8")), 1200)
