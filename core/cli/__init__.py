@@ -185,6 +185,9 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--init", metavar="NAME|FILE", help="the chain to start from; its shape takes the place of the config's"
     )
+    parser.add_argument(
+        "--vgg", metavar="FILE", help="VGG19's weights for a perceptual loss (see `vgg`; default: random, said so)"
+    )
     parser.add_argument("--steps", type=int, metavar="N", help="steps in all; every phase is scaled alike")
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same run (default: the config's)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")

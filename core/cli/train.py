@@ -54,8 +54,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     config, recipe = _config(args, init)
     about = About(**_given(recipe=recipe, init=args.init and Path(args.init).stem, licence=args.licence))
     with _warnings_to(console):
+        device = pick_device(args.device)
         trainer = Trainer(
-            config, args.data, out, val=args.val, init=init, device=pick_device(args.device), about=about
+            config, args.data, out, val=args.val, init=init, device=device, vgg=args.vgg, about=about
         )
         if args.dry_run:
             print("\n".join(plan(trainer)))

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, fields, replace
 from ..chain import ChainConfig
 from ..checks import check_choice, check_integer, check_number
 from ..precision import DTYPES
+from .adversarial import AdversarialConfig
+from .losses import PIXEL_LOSSES
+from .perceptual import PerceptualConfig
 
 MAX_SEED = 2**32 - 1  # torch's CPU generator keeps no more bits of a seed
 
@@ -25,6 +28,7 @@ class PhaseConfig:
         final: the cosine ends at this part of the peak.
         noisy: crops of the batch, as a part of 1, on which the denoiser also learns to refine from noise.
         start_from: stage (1-based) whose weights a stage not trained yet starts from; 0 leaves it at birth.
+        adversarial: whether a discriminator takes part. Begin without: it needs results that are good already.
     """
 
     stages: int
@@ -36,6 +40,7 @@ class PhaseConfig:
     final: float = 0.01
     noisy: float = 0.25
     start_from: int = 0
+    adversarial: bool = False
 
     def __post_init__(self) -> None:
         for name in ("stages", "steps", "crop", "batch"):
@@ -49,14 +54,19 @@ class PhaseConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the loss terms, each a mean absolute error in units of the 0..1 image.
+    """Weights of the loss terms; those of weight 0 are not computed. Each is a mean over the stages.
 
     Attributes:
-        output: of the stage's result.
-        upsampler: of the upsampler's own result, so that the denoiser is left with what is hard.
-        refine: of the estimate from a noisy state at a random time.
-        blind: of the estimate from a noisy image without conditioning.
+        output: pixel loss of the stage's result.
+        upsampler: pixel loss of the upsampler's own result, so that the denoiser is left with what is hard.
+        refine: mean absolute error of the estimate from a noisy state at a random time.
+        blind: mean absolute error of the estimate from a noisy image without conditioning.
         controller: the noise controller's negative log-likelihood; its gradients reach no other part.
+        ssim, frequency: of the stage's result, see `losses`.
+        perceptual: of the stage's result, see `perceptual`.
+        adversarial: of the stage's result, see `adversarial`; only in phases that are adversarial.
+        feature_matching: as `adversarial`.
+        pixel: the pixel loss, "l1", "l2" or "charbonnier".
     """
 
     output: float = 1.0
@@ -64,13 +74,25 @@ class LossConfig:
     refine: float = 0.25
     blind: float = 0.05
     controller: float = 0.01
+    ssim: float = 0.0
+    frequency: float = 0.0
+    perceptual: float = 0.0
+    adversarial: float = 0.0
+    feature_matching: float = 0.0
+    pixel: str = "l1"
 
     def __post_init__(self) -> None:
-        weights = {item.name: getattr(self, item.name) for item in fields(self)}
+        weights = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "pixel"}
         for name, weight in weights.items():
             check_number(weight, name, 0)
         if not any(weights.values()):
             raise ValueError(f"loss: expected a weight above 0 among {', '.join(weights)}, got none")
+        check_choice(self.pixel, "pixel", list(PIXEL_LOSSES))
+
+    @property
+    def judged(self) -> bool:
+        """Whether a term needs a discriminator."""
+        return self.adversarial > 0 or self.feature_matching > 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +103,8 @@ class TrainConfig:
         chain: the model.
         phases: in order.
         loss: weights of the terms.
+        perceptual: which features the term of that name compares.
+        adversarial: how the discriminator of adversarial phases is made and trained.
         seed: 0..2^32-1, of everything random in the run; a step's crops and noise depend on it and the step alone.
         ema: decay of the averaged weights that are kept, after its own warm-up.
         clip: largest norm of the gradient.
@@ -93,6 +117,8 @@ class TrainConfig:
     chain: ChainConfig = field(default_factory=ChainConfig)
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(stages=1, steps=1000),)
     loss: LossConfig = field(default_factory=LossConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     seed: int = 0
     ema: float = 0.999
     clip: float = 0.5
@@ -104,6 +130,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.phases:
             raise ValueError("phases: expected at least one, got none")
+        if self.loss.judged != any(phase.adversarial for phase in self.phases):
+            raise ValueError(
+                "phases: expected adversarial ones where loss.adversarial or loss.feature_matching is above 0, "
+                f"and nowhere else, got weights {self.loss.adversarial} and {self.loss.feature_matching}"
+            )
         check_number(self.ema, "ema", 0, 1)
         check_number(self.clip, "clip", above=0)
         for name in ("validate_every", "save_every", "memory"):

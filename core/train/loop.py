@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..chain import Chain
+from ..checkpoint import CheckpointError
 from ..config import to_dict
 from ..tensor_file import write_whole
 from .about import About, provenance
@@ -21,6 +22,7 @@ from .config import PhaseConfig, TrainConfig
 from .data import Batch, CropSampler, PictureFolder
 from .ema import EMA
 from .history import History
+from .objective import Objective
 from .schedule import learning_rate
 from .setup import learning, trainable, training_autocast, training_dtype
 from .state import Counters, Trained, load_state, remove_leftovers, save_state
@@ -53,6 +55,7 @@ class Trainer:
         val: folder of validation pictures; None validates nothing.
         init: the model to start from, which is left as it is; None starts at birth.
         device: where to train.
+        vgg: file of VGG19's weights for the perceptual term, see `vgg`; None takes random ones, labelled so.
         about: goes into the provenance of the models.
         on_step: progress; may raise to stop the run, with the state saved.
         poll: called where a step takes long (at each picture of a validation); may raise to stop, too.
@@ -73,6 +76,7 @@ class Trainer:
         val: str | Path | None = None,
         init: Chain | None = None,
         device: torch.device | str = "cpu",
+        vgg: str | Path | None = None,
         about: About | None = None,
         on_step: OnTrainStep | None = None,
         poll: Callable[[], None] | None = None,
@@ -93,6 +97,7 @@ class Trainer:
             self.chain = trainable(init, config, self.device)
             self.ema: EMA[Chain] = EMA(self.chain, config.ema)
             self.optimizer = self._new_optimizer()
+            self.objective = Objective(config, self.device, self.dtype, vgg)
         self.counters = Counters(data=self.sampler.pictures.fingerprint)
         self.saved: int | None = None
         self._whole = True  # whether the weights are those of `counters.step` steps, and the history has them all
@@ -168,12 +173,17 @@ class Trainer:
                     if self._due(self.config.validate_every):
                         values |= self._validate()
                 finally:
-                    history.add(self.step - 1, **values)
+                    history.add(self.step - 1, **values, **self._notes())
                     self._whole = True
                 if self._due(self.config.save_every):
                     self._save()
                 if self.on_step is not None:
                     self.on_step(self.step, self.config.steps, values)
+
+    def _notes(self) -> dict[str, str]:
+        """Words for the history, with the first step of a phase."""
+        first = self.config.phase_at(self.step - 1)[1] == 0
+        return {"perceptual_trunk": self.objective.trunk} if first and self.objective.trunk else {}
 
     def _due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
@@ -187,18 +197,22 @@ class Trainer:
         phase = self.config.phases[index]
         if inside == 0:
             self._begin(phase)
+        share = learning_rate(inside, phase.steps, 1.0, phase.warmup, phase.final)
         rate = learning_rate(inside, phase.steps, phase.learning_rate, phase.warmup, phase.final)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         self.optimizer.zero_grad(set_to_none=True)
+        self.objective.begin_step(phase)
         with training_autocast(self.device, self.dtype):
-            terms = unrolled_losses(self.chain, batch.to(self.device), self.config.loss, phase.noisy, generator)
+            crops, loss = batch.to(self.device), self.config.loss
+            terms = unrolled_losses(self.chain, crops, loss, phase.noisy, generator, self.objective)
         total = weighted_sum(terms, self.config.loss)
         values = {name: value.item() for name, value in terms.items()} | {"loss": total.item(), "lr": rate}
         if math.isfinite(values["loss"]):
             total.backward()
             values["gradient"] = float(torch.nn.utils.clip_grad_norm_(self.chain.parameters(), self.config.clip))
+            values |= self.objective.backward(self.step, share)
         finite = all(math.isfinite(value) for value in values.values())
         if not finite:
             self._count_bad_step(values)
@@ -206,6 +220,7 @@ class Trainer:
         if finite:
             self.counters.bad_steps = 0
             self.optimizer.step()
+            self.objective.update()
             self.ema.update(self.chain)
         self.counters.step += 1
         return values
@@ -219,6 +234,7 @@ class Trainer:
             target.load_state_dict({k: source[k] for k in fitting}, strict=False)
             self.ema.model.stage(phase.stages).load_state_dict(target.state_dict())
         self.optimizer = self._new_optimizer()
+        self.objective.begin_phase()
 
     def _new_optimizer(self) -> torch.optim.Adam:
         return torch.optim.Adam(self.chain.parameters(), lr=1e-4, betas=BETAS)
@@ -252,7 +268,7 @@ class Trainer:
             history.amend(**values)
 
     def _parts(self) -> list[Trained]:
-        return [Trained("", self.chain, self.optimizer)]
+        return [Trained("", self.chain, self.optimizer), *self.objective.parts()]
 
     def _save(self) -> None:
         provenance = self.provenance()
@@ -264,6 +280,9 @@ class Trainer:
         data = self.counters.data
         self.counters, known = load_state(self.out / STATE, self._parts(), self.ema, self.config)
         self.saved = self.step
+        if known.get("perceptual_trunk", "") != self.objective.trunk:
+            told = f"{known.get('perceptual_trunk')!r}, got {self.objective.trunk!r}"
+            raise CheckpointError(f"{self.out / STATE}: the run was started with the perceptual trunk {told}")
         if self.counters.data not in ("", data):
             log.warning("data: the pictures are not those that the run was started with")
         self.counters.data = data
@@ -271,4 +290,5 @@ class Trainer:
 
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint of this run says of itself; of folders only the name."""
-        return provenance(self.about, self.config, self.counters, self.sampler.pictures, self.device, self.dtype)
+        known = provenance(self.about, self.config, self.counters, self.sampler.pictures, self.device, self.dtype)
+        return known | ({"perceptual_trunk": self.objective.trunk} if self.objective.trunk else {})

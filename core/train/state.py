@@ -62,7 +62,7 @@ class Trained:
     @property
     def prefix(self) -> str:
         """Of the optimiser's tensors."""
-        return f"{self.name}.optimizer" if self.name else "optimizer"
+        return f"{self.name}_optimizer" if self.name else "optimizer"
 
 
 def save_state(

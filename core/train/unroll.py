@@ -6,6 +6,8 @@ first. Nothing is clamped and nothing tiled; otherwise it is the arithmetic of `
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,14 +18,24 @@ from ..residual import skip
 from ..stage import Stage
 from .config import LossConfig
 from .data import Batch
+from .losses import pixel_loss
 
 # sigma of the training noise in units of sigma_r: from one that hardly shows to one that hides the detail
 NOISE_RANGE = (0.25, 4.0)
 TIME_RANGE = (0.05, 1.0)
 
 
+# unweighted terms by name of (a stage's result, its target), each [B, 3, h, w]
+ImageTerms = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+
 def unrolled_losses(
-    chain: Chain, batch: Batch, loss: LossConfig, noisy: float, generator: torch.Generator
+    chain: Chain,
+    batch: Batch,
+    loss: LossConfig,
+    noisy: float,
+    generator: torch.Generator,
+    image_terms: ImageTerms | None = None,
 ) -> dict[str, Tensor]:
     """Runs the chain over a batch.
 
@@ -33,6 +45,7 @@ def unrolled_losses(
         loss: weights; terms of weight 0 are not computed.
         noisy: part of the batch that also goes through the noisy paths.
         generator: of the step, on the CPU.
+        image_terms: further terms of each stage's result.
 
     Returns:
         unweighted terms by name, each a scalar averaged over the stages.
@@ -40,7 +53,7 @@ def unrolled_losses(
     Raises:
         ValueError: the only terms with a weight need noisy crops, and there are none.
     """
-    image = batch.scales[0]
+    image, pixel = batch.scales[0], pixel_loss(loss.pixel)
     terms: dict[str, list[Tensor]] = {}
     for number, target in enumerate(batch.scales[1:], 1):
         stage = chain.stage(number)
@@ -50,12 +63,14 @@ def unrolled_losses(
         before = torch.nn.functional.interpolate(image, scale_factor=2, mode="bicubic", antialias=True)
         output = _skip_and_fuse(stage, output, before)
         if loss.output:
-            terms.setdefault("output", []).append((output - target).abs().mean())
+            terms.setdefault("output", []).append(pixel(output, target))
         if loss.upsampler:
-            terms.setdefault("upsampler", []).append((up - target).abs().mean())
+            terms.setdefault("upsampler", []).append(pixel(up, target))
         if loss.controller:
             known = up.detach()
             terms.setdefault("controller", []).append(laplace_nll(target - known, stage.controller(known)))
+        if image_terms is not None:
+            extra |= image_terms(output, target)
         for name, value in extra.items():
             terms.setdefault(name, []).append(value)
         image = output

@@ -96,7 +96,22 @@ def test_a_bad_weight_of_a_loss_is_named(loss):
 
 def test_a_loss_without_any_term_is_refused():
     with pytest.raises(ValueError, match="above 0"):
-        from_dict(LossConfig, dict.fromkeys(to_dict(LossConfig()), 0.0))
+        LossConfig(output=0, upsampler=0, refine=0, blind=0, controller=0)
+
+
+@pytest.mark.parametrize("loss", [LossConfig(adversarial=0.1), LossConfig(feature_matching=1.0)])
+def test_adversarial_terms_and_phases_go_together(loss):
+    phase = PhaseConfig(stages=1, steps=5)
+    judged = replace(phase, adversarial=True)
+    assert TrainConfig(phases=(phase, judged), loss=loss).loss.judged
+    for phases, terms in (((phase,), loss), ((phase, judged), LossConfig())):
+        with pytest.raises(ValueError, match="adversarial"):
+            TrainConfig(phases=phases, loss=terms)
+
+
+def test_a_bad_pixel_loss_is_named():
+    with pytest.raises(ValueError, match="pixel: expected one of 'l1'"):
+        LossConfig(pixel="l0")
 
 
 def test_the_defaults_make_a_run():

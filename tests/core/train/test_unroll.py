@@ -8,10 +8,10 @@ import torch
 
 from progressive_upsampling.core.adaptive_noise import NoiseController, NoiseControllerConfig, laplace_nll
 from progressive_upsampling.core.chain import Chain
-from progressive_upsampling.core.config import from_dict, to_dict
 from progressive_upsampling.core.denoise import Denoiser
 from progressive_upsampling.core.train.config import LossConfig
 from progressive_upsampling.core.train.data import Batch
+from progressive_upsampling.core.train.losses import PIXEL_LOSSES
 from progressive_upsampling.core.train.setup import training_autocast
 from progressive_upsampling.core.train.unroll import unrolled_losses, weighted_sum
 
@@ -21,7 +21,7 @@ NAMES = ("output", "upsampler", "refine", "blind", "controller")
 
 
 def only(*names: str) -> LossConfig:
-    return from_dict(LossConfig, dict.fromkeys(to_dict(LossConfig()), 0.0) | dict.fromkeys(names, 1.0))
+    return replace(LossConfig(), **(dict.fromkeys(NAMES, 0.0) | dict.fromkeys(names, 1.0)))
 
 
 def batch(stages: int, crop: int = 8, count: int = 2) -> Batch:
@@ -180,3 +180,27 @@ def test_what_other_threads_do_does_not_change_the_rounding_of_gradients(chain):
             module.register_forward_pre_hook(lambda *_: other.submit(leave_autocast).result())
         after = gradients()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "charbonnier"])
+def test_the_pixel_loss_is_the_one_chosen(chain, kind):
+    crops = batch(1)
+    found = losses(chain, crops, replace(only("output", "upsampler"), pixel=kind))
+    result = chain(crops.scales[0], 2, dtype="fp32")
+    assert torch.allclose(found["output"], PIXEL_LOSSES[kind](result, crops.scales[1]), atol=1e-6)
+    up = chain.stage(1).upsampler(crops.scales[0])
+    assert torch.equal(found["upsampler"], PIXEL_LOSSES[kind](up, crops.scales[1]))
+
+
+def test_further_terms_are_averaged_over_the_stages(chain):
+    seen = []
+
+    def image_terms(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append((output, target))
+        return {"ssim": torch.tensor(float(len(seen)))}
+
+    crops = batch(2)
+    terms = unrolled_losses(chain, crops, only("output"), 0.0, torch.Generator(), image_terms)
+    assert terms["ssim"] == 1.5 and torch.equal(seen[1][1], crops.scales[2])
+    expected = torch.stack([(output - target).abs().mean() for output, target in seen]).mean()
+    assert torch.equal(terms["output"], expected)
