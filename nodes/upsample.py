@@ -18,7 +18,9 @@ from ..core.upsamplers.registry import load_upsampler, upsampler_config
 from . import _runtime as runtime
 from ._inputs import CATEGORY, machine_inputs, model_input, scale_inputs, stage_input, wanted_size
 
+MODEL = "model"
 NETWORKS = ("espcn", "fsrcnn", "edsr")
+CHOICES = (MODEL, *METHODS, *NETWORKS)
 BUNDLED = "bundled"
 
 
@@ -39,11 +41,11 @@ class Upsample(io.ComfyNode):
                 io.Image.Input("image", tooltip="The image to enlarge or reduce."),
                 io.Combo.Input(
                     "method",
-                    options=[*METHODS, *NETWORKS],
-                    default="bicubic",
-                    tooltip="How pixels are made. nearest = blocks, bilinear = soft, bicubic = the usual "
-                    "baseline, lanczos = sharper with faint halos; espcn, fsrcnn and edsr are networks. A "
-                    "connected model or upscale_model takes its place.",
+                    options=list(CHOICES),
+                    default=MODEL,
+                    tooltip="How pixels are made. model = by the connected upscale_model or model, or else by "
+                    "the bundled model; nearest = blocks, bilinear = soft, bicubic = the usual baseline, "
+                    "lanczos = sharper with faint halos; espcn, fsrcnn and edsr = networks of the papers.",
                 ),
                 *scale_inputs(2.0),
                 io.Combo.Input(
@@ -55,11 +57,11 @@ class Upsample(io.ComfyNode):
                 ),
                 stage_input(),
                 *machine_inputs(),
-                model_input("upsamples, whatever the method says"),
+                model_input("upsamples (method model; the bundled model if none is connected)"),
                 io.UpscaleModel.Input(
                     "upscale_model",
                     optional=True,
-                    tooltip="A community model from Load Upscale Model, used whatever the method says.",
+                    tooltip="A community model from Load Upscale Model (method model).",
                 ),
             ],
             outputs=[io.Image.Output("upsampled_image", display_name="image", tooltip="The image at its new size.")],
@@ -81,27 +83,27 @@ class Upsample(io.ComfyNode):
         upscale_model: Any = None,
     ) -> io.NodeOutput:
         """Upsample the image."""
-        check_choice(method, "method", (*METHODS, *NETWORKS))
-        if model is not None and upscale_model is not None:
+        check_choice(method, "method", CHOICES)
+        if method == MODEL and model is not None and upscale_model is not None:
             raise ValueError("model, upscale_model: expected one of the two, got both")
         source = from_bhwc(image)
         size = wanted_size(source, scale, width, height)
         how: str | nn.Module = method
         networks: list[nn.Module] = []
-        if upscale_model is not None:
-            networks = [runtime.community_network(upscale_model)]
-        elif model is not None:
-            networks = [runtime.chain_or_default(model)]
-            how = model.stage(stage).upsampler
+        community = upscale_model if method == MODEL else None
+        if community is not None:
+            networks = [runtime.community_network(community)]
+        elif method == MODEL:
+            chain = runtime.chain_or_default(model)
+            networks = [chain]
+            how = chain.stage(stage).upsampler
         elif method in NETWORKS:
             ratio = max(size[0] / source.shape[2], size[1] / source.shape[3])
             how = _network(method, checkpoint, ratio)
             networks = [how]
 
         def work(job: runtime.Job) -> Tensor:
-            chosen = how
-            if upscale_model is not None:
-                chosen = runtime.community_upsampler(upscale_model, job.tile)
+            chosen = how if community is None else runtime.community_upsampler(community, job.tile)
             return upsample(job.send(source), size, chosen, tile=job.tile, dtype=precision, on_step=job.on_step)
 
         pixels = source.shape[0] * size[0] * size[1]

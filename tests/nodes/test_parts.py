@@ -39,7 +39,7 @@ def test_upsample_is_the_method_of_core(picture: Picture, method: str) -> None:
 def test_upsample_reaches_the_size_asked_for(
     picture: Picture, width: int, height: int, expected: tuple[int, int]
 ) -> None:
-    (result,) = call(Upsample, image=picture(), scale=3.0, width=width, height=height)
+    (result,) = call(Upsample, image=picture(), method="bicubic", scale=3.0, width=width, height=height)
     assert tuple(result.shape[1:3]) == expected
 
 
@@ -52,6 +52,21 @@ def test_upsample_uses_the_stage_that_is_asked_for(picture: Picture, chain: Any)
     assert torch.equal(second, third)  # beyond the last trained stage
 
 
+def test_upsample_without_a_model_uses_the_bundled_one(picture: Picture, default_chain: Any) -> None:
+    ours, named = (
+        call(Upsample, image=picture(), precision="fp32", **extra)[0] for extra in ({}, {"model": default_chain})
+    )
+    assert torch.equal(ours, named)
+
+
+def test_upsample_keeps_to_its_method_whatever_is_connected(picture: Picture, chain: Any) -> None:
+    plain, connected = (
+        call(Upsample, image=picture(), method="bicubic", **extra)[0]
+        for extra in ({}, {"model": chain, "upscale_model": object()})
+    )
+    assert torch.equal(plain, connected)
+
+
 def test_upsample_refuses_two_sources(picture: Picture, chain: Any) -> None:
     with pytest.raises(ValueError, match="expected one of the two, got both"):
         call(Upsample, image=picture(), model=chain, upscale_model=object())
@@ -60,11 +75,11 @@ def test_upsample_refuses_two_sources(picture: Picture, chain: Any) -> None:
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1e9, float("nan")])
 def test_upsample_refuses_a_senseless_scale(picture: Picture, scale: float) -> None:
     with pytest.raises(ValueError, match="scale"):
-        call(Upsample, image=picture(), scale=scale)
+        call(Upsample, image=picture(), method="bicubic", scale=scale)
 
 
 def test_upsample_refuses_an_unknown_method(picture: Picture) -> None:
-    with pytest.raises(ValueError, match="method: expected one of 'nearest'"):
+    with pytest.raises(ValueError, match="method: expected one of 'model', 'nearest'"):
         call(Upsample, image=picture(), method="magic")
 
 
