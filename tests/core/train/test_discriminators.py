@@ -43,6 +43,20 @@ def test_the_patch_discriminator_is_that_of_the_paper():
     assert [tuple(f.shape[1:]) for f in features] == [(64, 128, 128), (128, 64, 64), (256, 32, 32), (512, 31, 31)]
 
 
+def test_patch_logits_are_those_of_plain_convolutions():
+    network = PatchDiscriminator(4, 2, spectral=False)
+    image = torch.rand(2, 3, 33, 47)
+    x, features = 2 * image - 1, []
+    for number, conv in enumerate(convolutions(network)):
+        x = F.conv2d(x, conv.weight, conv.bias, stride=2 if number < 2 else 1, padding=1)
+        if number < 3:
+            x = torch.where(x > 0, x, 0.2 * x)
+            features.append(x)
+    logits, found = network(image)
+    assert torch.allclose(logits, x, atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, features, strict=True))
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_a_logit_depends_on_its_field_and_on_nothing_else(layers):
     network = PatchDiscriminator(4, layers).eval()

@@ -179,6 +179,18 @@ def test_the_discriminator_takes_part_in_its_phases_alone(photos, tmp_path):
     assert ["r1" in entry for entry in entries] == [False, False, False, True, False, False]
 
 
+def test_every_phase_gives_the_discriminator_a_new_optimiser(photos, tmp_path):
+    ages = []
+
+    def on_step(done: int, total: int, values: dict[str, float]) -> None:
+        state = trainer.objective.critic.optimizer.state.values()
+        ages.append(max((int(moments["step"]) for moments in state), default=0))
+
+    trainer = Trainer(gan_config(), photos, tmp_path / "run", on_step=on_step)
+    trainer.run()
+    assert ages == [0, 0, 1, 2, 1, 2]
+
+
 def test_the_inference_checkpoint_holds_no_discriminator(photos, tmp_path):
     Trainer(gan_config(), photos, tmp_path / "run").run()
     assert not any("discriminator" in name for name in weights(tmp_path / "run" / LAST))
