@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +29,14 @@ class PerceptualConfig:
     Attributes:
         layers: weights by the name of the convolution, conv1_1..conv5_4; those of Real-ESRGAN (arXiv 2107.10833).
         seed: of the random trunk that stands in where there is no file with trained weights.
+        relative: whether distances are in units of the trunk's own features. Trunks differ there by factors of
+            hundreds (the original VGG19 sees 0..255, torchvision's about -2..2), and weights of one would not do
+            for another; False takes features as they are, for weights from the literature.
     """
 
     layers: dict[str, float] = field(default_factory=_real_esrgan)
     seed: int = 0
+    relative: bool = True
 
     def __post_init__(self) -> None:
         for layer, weight in self.layers.items():
@@ -42,14 +47,15 @@ class PerceptualConfig:
 
 
 class PerceptualLoss(nn.Module):
-    """Σ weight · mean |features(image) − features(target)| over the layers.
+    """Σ weight / unit · mean |features(image) − features(target)| over the layers.
 
     Attributes:
         layers: weights of the layers that are compared.
+        units: of their features; 1 where they are taken as they are.
         label: what the features are, for logs, history and checkpoints; a random trunk is called so.
     """
 
-    def __init__(self, trunk: VGG19, layers: Mapping[str, float], label: str) -> None:
+    def __init__(self, trunk: VGG19, layers: Mapping[str, float], label: str, relative: bool = True) -> None:
         """Compares the features of a trunk.
 
         Args:
@@ -57,6 +63,7 @@ class PerceptualLoss(nn.Module):
             layers: weights by name; those beyond the trunk, or of weight 0, are left out, the others stay as
                 they are.
             label: what the trunk is.
+            relative: whether the unit of a layer is the mean magnitude of its features of a fixed picture.
 
         Raises:
             ValueError: the trunk has none of the layers.
@@ -71,6 +78,11 @@ class PerceptualLoss(nn.Module):
                 f"got {', '.join(missing)}"
             )
         self.trunk = trunk.eval().requires_grad_(False)
+        self.units = dict.fromkeys(self.layers, 1.0)
+        if relative:
+            features = self._features(_reference())
+            # a trunk that is all zeros at a layer has nothing to compare there
+            self.units = {layer: float(value.abs().mean()) or 1.0 for layer, value in features.items()}
         self.label = label + (f"; without {', '.join(missing)}" if missing else "")
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
@@ -86,7 +98,7 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             known = self._features(target)
         found = self._features(image)
-        terms = [weight * l1(found[layer], known[layer]) for layer, weight in self.layers.items()]
+        terms = [w / self.units[layer] * l1(found[layer], known[layer]) for layer, w in self.layers.items()]
         return torch.stack(terms).sum()
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:
@@ -106,14 +118,25 @@ def perceptual_loss(config: PerceptualConfig, path: str | Path | None = None) ->
         CheckpointError: the file cannot be used.
         ValueError: it ends before the first of the layers.
     """
+    relative = config.relative
     deepest = max(list(LAYERS).index(layer) for layer, weight in config.layers.items() if weight) + 1
     if path is None:
         trunk = random_vgg(config.seed, deepest)
-        loss = PerceptualLoss(trunk, config.layers, f"random VGG19, seed {config.seed}, not trained")
+        loss = PerceptualLoss(trunk, config.layers, f"random VGG19, seed {config.seed}, not trained", relative)
     else:
         trunk = load_vgg(path)
         label = f"VGG19 from {Path(path).name} ({fingerprint(trunk)}), to {trunk.layers[-1]}"
-        loss = PerceptualLoss(trunk, config.layers, label)
+        loss = PerceptualLoss(trunk, config.layers, label, relative)
     if path is None or set(loss.layers) != {layer for layer, weight in config.layers.items() if weight}:
         log.warning("perceptual: %s", loss.label)
     return loss
+
+
+def _reference() -> Tensor:
+    """Noise with the spectrum of photographs, amplitude 1 / frequency; `[1, 3, 64, 64]` in 0..1, always the same."""
+    side = 64
+    white = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.fftfreq(side)).double()
+    frequency[0, 0] = math.inf  # no mean
+    noise = torch.fft.ifft2(torch.fft.fft2(white) / frequency).real
+    return (0.5 + 0.2 * noise / noise.std()).clamp(0, 1).float()

@@ -11,7 +11,7 @@ from torch import nn
 
 from progressive_upsampling.core.checkpoint import CheckpointError
 from progressive_upsampling.core.cli import main
-from progressive_upsampling.core.train.perceptual import PerceptualConfig, PerceptualLoss, perceptual_loss
+from progressive_upsampling.core.train.perceptual import PerceptualConfig, PerceptualLoss, _reference, perceptual_loss
 from progressive_upsampling.core.train.vgg import (
     CAFFE_MEAN,
     LAYERS,
@@ -198,9 +198,38 @@ def test_the_loss_is_the_weighted_l1_of_the_features(picture):
     target = picture.flip(3)
     a, b = (trunk(x, ["conv1_2", "conv2_2"]) for x in (picture, target))
     expected = sum(w * (a[layer] - b[layer]).abs().mean() for layer, w in (("conv1_2", 0.1), ("conv2_2", 2.0)))
-    loss = PerceptualLoss(trunk, {"conv1_2": 0.1, "conv2_2": 2.0, "conv1_1": 0.0}, "test")
+    loss = PerceptualLoss(trunk, {"conv1_2": 0.1, "conv2_2": 2.0, "conv1_1": 0.0}, "test", relative=False)
     assert torch.allclose(loss(picture, target), expected, rtol=1e-5) and loss.label == "test"
     assert loss(picture, picture) == 0
+
+
+def scaled_trunk(factor: float) -> VGG19:
+    """Features `factor` times as large at every layer, by the homogeneity of convolution and ReLU."""
+    trunk = random_vgg(depth=4)
+    for number, conv in enumerate(trunk.convolutions):
+        conv.bias.copy_(factor * torch.linspace(-0.1, 0.1, conv.bias.numel()))
+        if number == 0:
+            conv.weight.mul_(factor)
+    return trunk
+
+
+def test_the_relative_loss_is_the_same_for_trunks_of_any_scale(picture):
+    layers = {"conv1_2": 0.1, "conv2_2": 2.0}
+    for relative in (True, False):
+        small, large = (PerceptualLoss(scaled_trunk(f), layers, "", relative) for f in (1.0, 300.0))
+        ratio = large(picture, picture.flip(3)) / small(picture, picture.flip(3))
+        assert ratio.item() == pytest.approx(1.0 if relative else 300.0, rel=1e-3)
+
+
+def test_units_are_the_features_of_a_picture_like_a_photograph():
+    reference = _reference()
+    assert reference.shape == (1, 3, 64, 64) and 0 <= reference.min() < 0.1 and 0.9 < reference.max() <= 1
+    assert torch.equal(reference, _reference())
+    power = torch.fft.fft2(reference - reference.mean()).abs().square().mean((0, 1))
+    assert power[1, 1] > 50 * power[16, 16]  # 1 / f² would be 256
+    trunk = random_vgg(depth=2)
+    loss = PerceptualLoss(trunk, {"conv1_2": 1.0}, "")
+    assert loss.units == {"conv1_2": pytest.approx(trunk(reference, ["conv1_2"])["conv1_2"].abs().mean().item())}
 
 
 def test_gradients_reach_the_image_alone(picture):
