@@ -17,11 +17,11 @@ from torch import Tensor
 
 from .checks import check_choice, check_image, check_integer
 from .metrics import CHANNELS, psnr, radial_spectrum_error, ssim
+from .picture_format import READABLE
 from .progress import OnStep
 from .train.degrade import matlab_imresize
 
 BICUBIC = "bicubic"  # the row that every result has: it shows whether the protocol is right
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 Method = Callable[[Tensor, int], Tensor]
 
@@ -174,9 +174,9 @@ def _compare(picture: str, method: str, result: Tensor, truth: Tensor, scale: in
 def _picture_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"folder: expected a folder of pictures, got {folder}")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in READABLE and path.is_file())
     if not paths:
-        raise ValueError(f"folder: expected pictures ({', '.join(SUFFIXES)}), found none in {folder}")
+        raise ValueError(f"folder: expected pictures ({', '.join(READABLE)}), found none in {folder}")
     return paths
 
 

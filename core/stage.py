@@ -118,14 +118,7 @@ class Stage(nn.Module):
     def skip(self, current: Tensor, previous: Tensor, strength: float = 1.0) -> Tensor:
         """Brings learned bands of the previous image back into the current one. See `core.residual.skip`."""
         with torch.no_grad():
-            return skip(
-                current,
-                previous,
-                mode="weighted",
-                strength=strength,
-                levels=self.config.skip.levels,
-                model=self.skip_weights,
-            )
+            return skip(current, previous, mode="weighted", strength=strength, model=self.skip_weights)
 
     def fuse(self, images: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Fuses images by learned weights. See `core.fusion.fuse`.

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ..picture_format import READABLE
 from ..pictures import PictureError, PictureWarning, read_picture
 from .degrade import matlab_imresize
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MARGIN = 2  # input pixels around a crop whose degradation saw its border; cut off
 CANDIDATES = 3  # positions drawn for a crop; the one with the most gradient energy is taken
 _NAMED = 5  # pictures that a report names
@@ -63,14 +63,14 @@ class PictureFolder:
         self.paths: list[Path] = []
         self.sizes: list[tuple[int, int]] = []
         self.skipped: list[str] = []
-        for path in sorted(p for p in self.root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
+        for path in sorted(p for p in self.root.rglob("*") if p.suffix.lower() in READABLE and p.is_file()):
             size = self._size_of(path)
             if size is not None:
                 self.paths.append(path)
                 self.sizes.append(size)
         if not self.paths:
             found = f"none readable under {self.root}"
-            raise ValueError(f"data: expected pictures ({', '.join(SUFFIXES)}), found {found}")
+            raise ValueError(f"data: expected pictures ({', '.join(READABLE)}), found {found}")
         self._memory = memory
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._damaged: dict[int, PictureError] = {}

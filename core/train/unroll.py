@@ -14,6 +14,7 @@ from torch import Tensor
 from ..adaptive_noise import adaptive_sigma, laplace_nll
 from ..chain import Chain
 from ..fusion import fuse
+from ..resample import resample
 from ..residual import skip
 from ..stage import Stage
 from .config import LossConfig
@@ -60,7 +61,7 @@ def unrolled_losses(
         up = stage.upsampler(image)
         count = round(noisy * target.shape[0])
         output, extra = _denoised(stage, up, target, count, loss, generator)
-        before = torch.nn.functional.interpolate(image, scale_factor=2, mode="bicubic", antialias=True)
+        before = resample(image, (target.shape[2], target.shape[3]))
         output = _skip_and_fuse(stage, output, before)
         if loss.output:
             terms.setdefault("output", []).append(pixel(output, target))
@@ -123,6 +124,5 @@ def _training_sigma(y: Tensor, sigma_r: float, generator: torch.Generator) -> Te
 
 
 def _skip_and_fuse(stage: Stage, current: Tensor, before: Tensor) -> Tensor:
-    levels = stage.config.skip.levels
-    current = skip(current, before, mode="weighted", levels=levels, model=stage.skip_weights)
+    current = skip(current, before, mode="weighted", model=stage.skip_weights)
     return fuse([before, current], mode="learned", model=stage.weights).image
