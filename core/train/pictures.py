@@ -1,0 +1,309 @@
+"""Where training pictures come from: a folder, a batch of images, or a part of either."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..checks import check_image, check_integer, check_number
+from ..picture_format import READABLE
+from ..pictures import PictureError, PictureWarning, read_picture
+
+log = logging.getLogger(__name__)
+
+# The trainer validates while its reader draws crops, and silencing warnings changes the filters of all threads.
+_DECODING = threading.Lock()
+
+
+class Pictures(Protocol):
+    """A fixed sequence of 8-bit RGB pictures of any sizes."""
+
+    @property
+    def name(self) -> str:
+        """Of the whole, for a model's provenance; without a path."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A short name of each picture, for reports; all different."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """The two sides of each picture, known without decoding it; which is the height, only decoding tells."""
+        ...
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """For each picture that cannot be read, its name and the reason; grows as pictures are decoded."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all pictures, decoded."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell one set of pictures from another."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> NDArray[np.uint8]:
+        """Picture `index` as [H, W, 3] uint8, not to be written to.
+
+        Raises:
+            PictureError: it cannot be decoded.
+        """
+        ...
+
+
+class PictureFolder:
+    """The pictures under a folder, decoded once and kept as bytes. May be read by several threads.
+
+    Args:
+        folder: searched through all levels.
+        memory: bytes of decoded pictures to keep; what does not fit is decoded at each use.
+
+    Attributes:
+        root: the folder.
+        paths: the pictures, sorted.
+        names: the same, relative to the folder.
+        sizes: (height, width) of each, as its header says.
+        skipped: for each file left out, its path and the reason.
+
+    Raises:
+        ValueError: no folder, or no readable picture in it.
+    """
+
+    def __init__(self, folder: str | Path, memory: int) -> None:
+        self.root = Path(folder)
+        if not self.root.is_dir():
+            raise ValueError(f"data: expected a folder, got {self.root}")
+        self.paths: list[Path] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.skipped: list[str] = []
+        for path in sorted(p for p in self.root.rglob("*") if p.suffix.lower() in READABLE and p.is_file()):
+            size = self._size_of(path)
+            if size is not None:
+                self.paths.append(path)
+                self.sizes.append(size)
+        if not self.paths:
+            found = f"none readable under {self.root}"
+            raise ValueError(f"data: expected pictures ({', '.join(READABLE)}), found {found}")
+        self.names = [path.relative_to(self.root).as_posix() for path in self.paths]
+        self._memory = memory
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._damaged: dict[int, PictureError] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Picture `index` as [H, W, 3] uint8.
+
+        Raises:
+            PictureError: it cannot be decoded; it is named in the log the first time.
+        """
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        with _DECODING:
+            if index in self._kept:  # another thread was first
+                return self._kept[index]
+            if index in self._damaged:
+                raise self._damaged[index]
+            return self._decode(index)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.root.resolve().name
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all pictures, decoded."""
+        return _bytes(self.sizes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when pictures come, go, or change their name or size."""
+        return _digest("".join(f"{name} {size}\n" for name, size in zip(self.names, self.sizes, strict=True)))
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PictureWarning)  # frames and EXIF are of no interest here
+                pixels = _pixels(read_picture(self.paths[index]).image[0])
+        except PictureError as error:
+            self._damaged[index] = error
+            self._skip(str(error))
+            raise
+        if pixels.nbytes <= self._memory:
+            self._memory -= pixels.nbytes
+            self._kept[index] = pixels
+        return pixels
+
+    def _size_of(self, path: Path) -> tuple[int, int] | None:
+        try:
+            with _DECODING, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's own, of size and odd metadata
+                with Image.open(path) as picture:
+                    return picture.height, picture.width
+        except Exception as error:  # decoders raise nearly everything on damaged files
+            self._skip(f"{path}: cannot be read ({type(error).__name__})")
+            return None
+
+    def _skip(self, reason: str) -> None:
+        self.skipped.append(reason)
+        log.warning("data: skipping %s", reason)
+
+
+class PictureBatch:
+    """Images that are in memory already, as pictures of 8 bits.
+
+    Args:
+        images: `[B, C, H, W]`, C of 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA), 0..1, or several of these
+            of any sizes. Grey is repeated, alpha left out, what is outside 0..1 clamped.
+
+    Attributes:
+        name: "images".
+        names: "image 1" and so on.
+        sizes: (height, width) of each.
+        skipped: empty.
+        fingerprint: changes with any pixel.
+
+    Raises:
+        TypeError, ValueError: not such images, or none.
+    """
+
+    def __init__(self, images: Tensor | Sequence[Tensor]) -> None:
+        self._pixels: list[NDArray[np.uint8]] = []
+        for number, image in enumerate([images] if isinstance(images, Tensor) else images):
+            check_image(image, "images" if isinstance(images, Tensor) else f"images[{number}]", channels=(1, 2, 3, 4))
+            self._pixels += [_pixels(single) for single in image.detach().cpu()]
+        if not self._pixels:
+            raise ValueError("images: expected at least one, got none")
+        self.name = "images"
+        self.names = [f"image {number}" for number in range(1, len(self._pixels) + 1)]
+        self.sizes = [(pixels.shape[0], pixels.shape[1]) for pixels in self._pixels]
+        self.skipped: list[str] = []
+        self.fingerprint = _digest(*(part for pixels in self._pixels for part in (str(pixels.shape), pixels.tobytes())))
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Picture `index` as [H, W, 3] uint8."""
+        return self._pixels[index]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all pictures."""
+        return _bytes(self.sizes)
+
+
+class Subset:
+    """Some of other pictures. What is decoded is kept by these, within their budget.
+
+    Args:
+        pictures: the whole; its name and what it skipped are the subset's too.
+        indices: of those taken, in this order.
+
+    Attributes:
+        names, sizes: of those taken.
+    """
+
+    def __init__(self, pictures: Pictures, indices: Sequence[int]) -> None:
+        self.pictures, self.indices = pictures, list(indices)
+        self.names = [pictures.names[index] for index in self.indices]
+        self.sizes = [pictures.sizes[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Picture `index` as [H, W, 3] uint8.
+
+        Raises:
+            PictureError: it cannot be decoded.
+        """
+        return self.pictures[self.indices[index]]
+
+    @property
+    def name(self) -> str:
+        """Of the whole."""
+        return self.pictures.name
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """Of the whole."""
+        return self.pictures.skipped
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of those taken, decoded."""
+        return _bytes(self.sizes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the whole and with what is taken of it."""
+        return _digest(f"{self.pictures.fingerprint} {self.indices}")
+
+
+def split(pictures: Pictures, share: float, seed: int) -> tuple[Subset, Subset]:
+    """Splits pictures in two, by picture.
+
+    Each goes where a hash of its name and the seed says, so that it stays on its side when others come or go. The
+    share is met on average; at least one picture is on either side, which may be one that the hash had elsewhere.
+
+    Args:
+        pictures: at least two.
+        share: part of them to be held out for validation, above 0 and below 1.
+        seed: of the split.
+
+    Returns:
+        (for training, for validation).
+
+    Raises:
+        TypeError, ValueError: a bad share or seed; fewer than two pictures.
+    """
+    check_number(share, "share", above=0)
+    if share >= 1:
+        raise ValueError(f"share: expected a number above 0 and below 1, got {share:g}")
+    check_integer(seed, "seed")
+    if len(pictures) < 2:
+        raise ValueError(f"pictures: expected at least 2, to hold one out for validation, got {len(pictures)}")
+    places = [int(_digest(f"{seed} {name}"), 16) / 2**64 for name in pictures.names]
+    order = sorted(range(len(pictures)), key=places.__getitem__)
+    held = min(max(sum(place < share for place in places), 1), len(pictures) - 1)
+    return Subset(pictures, sorted(order[held:])), Subset(pictures, sorted(order[:held]))
+
+
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    """`[C, H, W]` in 0..1 as [H, W, 3] of 8 bits: grey is repeated, alpha left out."""
+    rgb = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
+    return (rgb.float() * 255).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def _bytes(sizes: Sequence[tuple[int, int]]) -> int:
+    return sum(3 * height * width for height, width in sizes)
+
+
+def _digest(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()[:16]
