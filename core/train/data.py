@@ -1,26 +1,30 @@
-"""Training crops from a folder of pictures: degraded as the protocol says, flipped and turned.
+"""Training crops of pictures: degraded as the protocol says, flipped and turned.
 
-What a step sees is a function of (seed, step) alone: a resumed run sees the same crops as an uninterrupted one.
+Each crop is a function of (seed, step, its number in the batch) and the pictures alone: a resumed run sees the same
+crops as an uninterrupted one, and processes that share a batch see the crops that one process would.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import warnings
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from ..picture_format import READABLE
-from ..pictures import PictureError, PictureWarning, read_picture
+from ..checks import check_integer
+from ..pictures import PictureError
+from .augment import colour_jitter, cutblur, mixup
+from .data_config import DataConfig
+from .degradation import degrade_realistic
 from .degrade import matlab_imresize
+from .pictures import PictureFolder, Pictures
+
+__all__ = ["CANDIDATES", "MARGIN", "Batch", "CropSampler", "PictureFolder"]
 
 MARGIN = 2  # input pixels around a crop whose degradation saw its border; cut off
 CANDIDATES = 3  # positions drawn for a crop; the one with the most gradient energy is taken
@@ -40,91 +44,12 @@ class Batch:
         return Batch(tuple(scale.to(device, non_blocking=True) for scale in self.scales))
 
 
-class PictureFolder:
-    """The pictures under a folder, decoded once and kept as bytes.
+@dataclass(frozen=True)
+class _Fitting:
+    """Pictures that are large enough, and how likely each or one before it is drawn."""
 
-    Args:
-        folder: searched through all levels.
-        memory: bytes of decoded pictures to keep; what does not fit is decoded at each use.
-
-    Attributes:
-        paths: the pictures, sorted.
-        sizes: (height, width) of each, as its header says.
-        skipped: for each file left out, its path and the reason.
-
-    Raises:
-        ValueError: no folder, or no readable picture in it.
-    """
-
-    def __init__(self, folder: str | Path, memory: int) -> None:
-        self.root = Path(folder)
-        if not self.root.is_dir():
-            raise ValueError(f"data: expected a folder, got {self.root}")
-        self.paths: list[Path] = []
-        self.sizes: list[tuple[int, int]] = []
-        self.skipped: list[str] = []
-        for path in sorted(p for p in self.root.rglob("*") if p.suffix.lower() in READABLE and p.is_file()):
-            size = self._size_of(path)
-            if size is not None:
-                self.paths.append(path)
-                self.sizes.append(size)
-        if not self.paths:
-            found = f"none readable under {self.root}"
-            raise ValueError(f"data: expected pictures ({', '.join(READABLE)}), found {found}")
-        self._memory = memory
-        self._kept: dict[int, NDArray[np.uint8]] = {}
-        self._damaged: dict[int, PictureError] = {}
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Picture `index` as [H, W, 3] uint8.
-
-        Raises:
-            PictureError: it cannot be decoded; it is named in the log the first time.
-        """
-        if index in self._kept:
-            return self._kept[index]
-        if index in self._damaged:
-            raise self._damaged[index]
-        try:
-            pixels = _pixels(self.paths[index])
-        except PictureError as error:
-            self._damaged[index] = error
-            self._skip(str(error))
-            raise
-        if pixels.nbytes <= self._memory:
-            self._memory -= pixels.nbytes
-            self._kept[index] = pixels
-        return pixels
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all pictures, decoded."""
-        return sum(3 * height * width for height, width in self.sizes)
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when pictures come, go, or change their name or size."""
-        digest = hashlib.sha256()
-        for path, size in zip(self.paths, self.sizes, strict=True):
-            digest.update(f"{path.relative_to(self.root).as_posix()} {size}\n".encode())
-        return digest.hexdigest()[:16]
-
-    def _size_of(self, path: Path) -> tuple[int, int] | None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's own, of size and odd metadata
-                with Image.open(path) as picture:
-                    return picture.height, picture.width
-        except Exception as error:  # decoders raise nearly everything on damaged files
-            self._skip(f"{path}: cannot be read ({type(error).__name__})")
-            return None
-
-    def _skip(self, reason: str) -> None:
-        self.skipped.append(reason)
-        log.warning("data: skipping %s", reason)
+    indices: list[int]
+    likely: NDArray[np.float64]
 
 
 class CropSampler:
@@ -132,61 +57,104 @@ class CropSampler:
 
     Args:
         pictures: where from.
-        seed: of the run.
+        seed: of the run, >= 0.
+        config: what is done to the crops.
     """
 
-    def __init__(self, pictures: PictureFolder, seed: int) -> None:
-        self.pictures, self.seed = pictures, seed
-        self._fitting: dict[int, list[int]] = {}
+    def __init__(self, pictures: Pictures, seed: int, config: DataConfig | None = None) -> None:
+        self.pictures, self.seed, self.config = pictures, seed, config or DataConfig()
+        self._fitting: dict[int, _Fitting] = {}
 
-    def fitting(self, stages: int, crop: int) -> list[int]:
+    def fitting(self, factor: int, crop: int) -> list[int]:
         """The pictures that are large enough; the others are reported the first time.
 
         Args:
-            stages: the finest crop is 2^stages times the input.
+            factor: the finest crop is so many times the input.
             crop: side of the input in pixels.
 
         Raises:
             ValueError: there are none.
         """
-        side = (crop + 2 * MARGIN) * 2**stages
-        if side not in self._fitting:
-            sides = [min(size) for size in self.pictures.sizes]
-            fitting = [index for index, short in enumerate(sides) if short >= side]
-            wanted = f"{side}x{side} px for crops of {crop} px at {stages} stages"
-            if not fitting:
-                raise ValueError(f"data: expected pictures of at least {wanted}, got at most {max(sides)} px")
-            if len(fitting) < len(sides):
-                small = [p.name for p, s in zip(self.pictures.paths, sides, strict=True) if s < side]
-                names = ", ".join(small[:_NAMED]) + (", …" if len(small) > _NAMED else "")
-                log.warning("data: %d of %d pictures are left out, under %s: %s", len(small), len(sides), wanted, names)
-            self._fitting[side] = fitting
-        return self._fitting[side]
+        return self._large_enough(factor, crop).indices
 
-    def batch(self, step: int, *, stages: int, crop: int, batch: int) -> Batch:
+    def batch(
+        self, step: int, *, factors: tuple[int, ...], crop: int, batch: int, items: Sequence[int] | None = None
+    ) -> Batch:
         """The crops of one step.
 
         Args:
             step: of the run.
-            stages: the finest crop is 2^stages times the input.
+            factors: of each target over the input, from coarse to fine, whole numbers that divide the last:
+                (2, 4, 8) for three stages of 2, (3,) for a single network of 3.
             crop: side of the input in pixels.
-            batch: crops.
+            batch: crops of the step.
+            items: the numbers of those to be made here, of 0..batch-1; None makes all.
 
         Raises:
+            TypeError, ValueError: bad factors, sizes or items.
             ValueError: no picture is large enough, or none of those that are can be decoded.
         """
-        rng = np.random.default_rng((self.seed, step))
-        side = (crop + 2 * MARGIN) * 2**stages
-        fitting = self.fitting(stages, crop)
-        share = np.sqrt([float(np.prod(self.pictures.sizes[i])) for i in fitting])
-        chosen = rng.choice(fitting, size=batch, p=share / share.sum())
-        crops = np.stack([self._crop(self._picture(int(i), fitting), side, rng) for i in chosen])
-        finest = torch.from_numpy(crops).permute(0, 3, 1, 2)
-        scales = [matlab_imresize(finest, scale=1 / 2**k) for k in range(stages, 0, -1)] + [finest]
-        return Batch(tuple(_trim(x, MARGIN * 2**k).float() / 255 for k, x in enumerate(scales)))
+        _check_factors(factors)
+        numbers = _checked_items(items, batch)
+        side = (crop + 2 * MARGIN) * factors[-1]
+        fitting = self._large_enough(factors[-1], crop)
+        generators = [np.random.default_rng((self.seed, step, number)) for number in numbers]
+        finest = torch.empty(len(numbers), 3, side, side, dtype=torch.uint8)
+        for image, rng in zip(finest, generators, strict=True):
+            image.copy_(self._finest(fitting, side, rng))
+        targets = [matlab_imresize(finest, scale=f / factors[-1]) for f in factors[:-1]] + [finest]
+        images = [self._inputs(finest, factors[-1], generators), *targets]
+        scales = zip(images, (1, *factors), strict=True)
+        return Batch(tuple(_trim(image, MARGIN * factor).float() / 255 for image, factor in scales))
+
+    def _large_enough(self, factor: int, crop: int) -> _Fitting:
+        side = (crop + 2 * MARGIN) * factor
+        if side not in self._fitting:
+            sides = [min(size) for size in self.pictures.sizes]
+            fitting = [index for index, short in enumerate(sides) if short >= side]
+            wanted = f"{side}x{side} px for crops of {crop} px at factor {factor}"
+            if not fitting:
+                raise ValueError(f"data: expected pictures of at least {wanted}, got at most {max(sides)} px")
+            if len(fitting) < len(sides):
+                small = [name for name, short in zip(self.pictures.names, sides, strict=True) if short < side]
+                names = ", ".join(small[:_NAMED]) + (", …" if len(small) > _NAMED else "")
+                log.warning("data: %d of %d pictures are left out, under %s: %s", len(small), len(sides), wanted, names)
+            share = np.cumsum(np.sqrt([float(np.prod(self.pictures.sizes[index])) for index in fitting]))
+            self._fitting[side] = _Fitting(fitting, share / share[-1])
+        return self._fitting[side]
+
+    def _finest(self, fitting: _Fitting, side: int, rng: np.random.Generator) -> Tensor:
+        """One crop [3, side, side] uint8, before anything is reduced."""
+        crop = self._cut(fitting, side, rng)
+        if rng.random() < self.config.mixup:
+            crop = mixup(crop, self._cut(fitting, side, rng), rng)
+        return colour_jitter(crop, self.config.jitter, rng) if self.config.jitter > 0 else crop
+
+    def _inputs(self, finest: Tensor, factor: int, generators: list[np.random.Generator]) -> Tensor:
+        """What the network is given [B, 3, side / factor, side / factor] uint8."""
+        if self.config.degradation == "realistic":
+            size = (finest.shape[-2] // factor, finest.shape[-1] // factor)
+            pairs = zip(finest, generators, strict=True)
+            images = torch.stack([degrade_realistic(image, size, rng, self.config.realistic) for image, rng in pairs])
+        else:
+            images = matlab_imresize(finest, scale=1 / factor)
+        for image, rng in zip(images, generators, strict=True):
+            if rng.random() < self.config.cutblur:
+                image.copy_(cutblur(image, rng))
+        return images
+
+    def _cut(self, fitting: _Fitting, side: int, rng: np.random.Generator) -> Tensor:
+        """A piece of a picture [3, side, side], flipped and turned."""
+        chosen = fitting.indices[int(np.searchsorted(fitting.likely, rng.random(), side="right"))]
+        piece = _piece(self._picture(chosen, fitting.indices), side, rng)
+        if self.config.turns:
+            piece = np.rot90(piece, int(rng.integers(4)))
+        if self.config.flips and rng.integers(2):
+            piece = piece[:, ::-1]
+        return torch.from_numpy(np.ascontiguousarray(piece.transpose(2, 0, 1)))
 
     def _picture(self, index: int, fitting: list[int]) -> NDArray[np.uint8]:
-        # In place of a damaged picture the next one: the crops stay a function of (seed, step) and the folder.
+        # In place of a damaged picture the next one: the crops stay a function of seed, step and the pictures.
         start = bisect_left(fitting, index)
         for candidate in fitting[start:] + fitting[:start]:
             try:
@@ -195,30 +163,41 @@ class CropSampler:
                 continue
         raise ValueError(f"data: none of the {len(fitting)} pictures that are large enough can be decoded")
 
-    @staticmethod
-    def _crop(picture: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        H, W, _ = picture.shape
-        best, most = None, -1.0
-        for _ in range(CANDIDATES):
-            top, left = int(rng.integers(H - side + 1)), int(rng.integers(W - side + 1))
-            crop = picture[top : top + side, left : left + side]
-            green = crop[::2, ::2, 1].astype(np.int16)
-            energy = float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
-            if energy > most:
-                best, most = crop, energy
-        if best is None:
-            raise ValueError(f"side: expected at most {min(H, W)}, got {side}")
-        crop = np.rot90(best, int(rng.integers(4)))
-        return np.ascontiguousarray(crop[:, ::-1] if rng.integers(2) else crop)
+
+def _piece(picture: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    H, W, _ = picture.shape
+    best, most = None, -1.0
+    for _ in range(CANDIDATES):
+        top, left = int(rng.integers(H - side + 1)), int(rng.integers(W - side + 1))
+        piece = picture[top : top + side, left : left + side]
+        green = piece[::2, ::2, 1].astype(np.int16)
+        energy = float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
+        if energy > most:
+            best, most = piece, energy
+    if best is None:
+        raise ValueError(f"side: expected at most {min(H, W)}, got {side}")
+    return best
 
 
-def _pixels(path: Path) -> NDArray[np.uint8]:
-    """A picture file as [H, W, 3] of 8 bits: grey is repeated, alpha left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PictureWarning)  # frames and EXIF are of no interest here
-        image = read_picture(path).image
-    rgb = image[0, :3].expand(3, -1, -1)
-    return (rgb * 255).round_().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+def _check_factors(factors: tuple[int, ...]) -> None:
+    expected = "whole numbers that grow and divide the last"
+    if not factors:
+        raise ValueError(f"factors: expected {expected}, got none")
+    for factor in factors:
+        check_integer(factor, "factors", 2)
+    if list(factors) != sorted(set(factors)) or any(factors[-1] % factor for factor in factors):
+        raise ValueError(f"factors: expected {expected}, got {factors}")
+
+
+def _checked_items(items: Sequence[int] | None, batch: int) -> Sequence[int]:
+    check_integer(batch, "batch", 1)
+    if items is None:
+        return range(batch)
+    if not items:
+        raise ValueError(f"items: expected some of 0..{batch - 1}, got none")
+    for item in items:
+        check_integer(item, "items", 0, batch - 1)
+    return items
 
 
 def _trim(image: Tensor, border: int) -> Tensor:

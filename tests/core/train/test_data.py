@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from progressive_upsampling.core.pictures import PictureError
-from progressive_upsampling.core.train.data import MARGIN, Batch, CropSampler, PictureFolder
+from progressive_upsampling.core.train.data import MARGIN, Batch, CropSampler
+from progressive_upsampling.core.train.data_config import DataConfig
+from progressive_upsampling.core.train.degradation import RealisticConfig
 from progressive_upsampling.core.train.degrade import matlab_imresize
+from progressive_upsampling.core.train.pictures import PictureBatch, PictureFolder
 
 from .conftest import noise_picture, save
 
-SHAPE = {"stages": 2, "crop": 5, "batch": 3}
+SHAPE = {"factors": (2, 4), "crop": 5, "batch": 3}
 SIDE = (5 + 2 * MARGIN) * 4
+EVERYTHING = DataConfig(degradation="realistic", jitter=0.7, mixup=0.5, cutblur=0.5)
 
 
 def folder(path: Path, memory: int = 1 << 30) -> PictureFolder:
@@ -43,54 +45,102 @@ def finest(batch: Batch, index: int = 0) -> np.ndarray:
     return (batch.scales[-1][index] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def test_crops_are_a_function_of_seed_and_step_alone(photos):
-    one, other = CropSampler(folder(photos), 3), CropSampler(folder(photos, memory=0), 3)
+@pytest.mark.parametrize("config", [DataConfig(), EVERYTHING], ids=["plain", "everything"])
+def test_crops_are_a_function_of_seed_and_step_alone(photos, config):
+    one, other = CropSampler(folder(photos), 3, config), CropSampler(folder(photos, memory=0), 3, config)
     forward = [one.batch(step, **SHAPE) for step in (0, 1, 7)]
     backward = [other.batch(step, **SHAPE) for step in (7, 1, 0)]
     assert all(equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
 
 
-def test_another_step_or_seed_gives_other_crops(photos):
+def test_another_step_seed_or_number_gives_other_crops(photos):
     pictures = folder(photos)
     first = CropSampler(pictures, 0).batch(0, **SHAPE)
     assert not equal(first, CropSampler(pictures, 0).batch(1, **SHAPE))
     assert not equal(first, CropSampler(pictures, 1).batch(0, **SHAPE))
+    assert len({crop.numpy().tobytes() for crop in first.scales[0]}) == 3
 
 
-def test_a_batch_has_every_scale_in_0_to_1(photos):
-    batch = CropSampler(folder(photos), 0).batch(0, **SHAPE)
-    assert [tuple(scale.shape) for scale in batch.scales] == [(3, 3, 5, 5), (3, 3, 10, 10), (3, 3, 20, 20)]
-    assert all(scale.dtype == torch.float32 and 0 <= scale.min() <= scale.max() <= 1 for scale in batch.scales)
+@pytest.mark.parametrize("config", [DataConfig(), EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("shares", [[(0, 1, 2, 3), (4, 5, 6)], [(0, 2, 4, 6), (1, 3, 5)], [(6, 0), (3,), (1, 2, 4, 5)]])
+def test_processes_that_share_a_batch_make_the_crops_of_one_that_makes_it_all(photos, config, shares):
+    shape = SHAPE | {"batch": 7}
+    whole = CropSampler(folder(photos), 1, config).batch(9, **shape)
+    for items in shares:
+        part = CropSampler(folder(photos), 1, config).batch(9, **shape, items=items)
+        assert equal(part, Batch(tuple(scale[list(items)] for scale in whole.scales)))
 
 
-def test_crops_are_pieces_of_the_picture_in_all_eight_positions(tmp_path):
+def test_crops_do_not_depend_on_the_size_of_the_batch(photos):
+    sampler = CropSampler(folder(photos), 1, EVERYTHING)
+    small, large = (sampler.batch(2, **(SHAPE | {"batch": size})) for size in (2, 5))
+    assert equal(small, Batch(tuple(scale[:2] for scale in large.scales)))
+
+
+def test_crops_do_not_depend_on_the_number_of_threads(tmp_path):
+    save(tmp_path / "a.png", noise_picture(300, 300))
+    sampler, threads = CropSampler(folder(tmp_path), 0, EVERYTHING), torch.get_num_threads()
+    batches = []
+    try:
+        for number in (1, 3):  # crops of more elements than torch sums in one thread
+            torch.set_num_threads(number)
+            batches.append(sampler.batch(0, factors=(4,), crop=60, batch=3))
+    finally:
+        torch.set_num_threads(threads)
+    assert equal(*batches)
+
+
+def test_images_give_the_crops_of_the_folder_of_the_same_pictures(photos):
+    files = folder(photos)
+    images = [torch.from_numpy(files[i].copy()).permute(2, 0, 1)[None].float() / 255 for i in range(len(files))]
+    batches = [CropSampler(pictures, 4, EVERYTHING).batch(6, **SHAPE) for pictures in (files, PictureBatch(images))]
+    assert equal(*batches)
+
+
+@pytest.mark.parametrize("config", [DataConfig(), EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("factors", [(2,), (3,), (2, 4, 8), (3, 6)])
+def test_a_batch_has_every_scale_of_8_bits_in_0_to_1(tmp_path, factors, config):
+    save(tmp_path / "a.png", noise_picture(80, 97))
+    batch = CropSampler(folder(tmp_path), 0, config).batch(0, factors=factors, crop=5, batch=2)
+    assert [tuple(scale.shape) for scale in batch.scales] == [(2, 3, 5 * f, 5 * f) for f in (1, *factors)]
+    for scale in batch.scales:
+        assert scale.dtype == torch.float32 and 0 <= scale.min() <= scale.max() <= 1
+        assert torch.equal(scale, (scale * 255).round() / 255)
+
+
+@pytest.mark.parametrize(
+    ("flips", "turns", "expected"),
+    [(True, True, set(range(8))), (False, True, {0, 1, 2, 3}), (True, False, {0, 4}), (False, False, {0})],
+)
+def test_crops_are_pieces_of_the_picture_in_the_positions_asked_for(tmp_path, flips, turns, expected):
     picture = noise_picture(61, 53)
     save(tmp_path / "a.png", picture)
-    sampler, seen = CropSampler(folder(tmp_path), 0), set()
+    sampler, seen = CropSampler(folder(tmp_path), 0, DataConfig(flips=flips, turns=turns)), set()
     for step in range(60):
-        crop = finest(sampler.batch(step, stages=1, crop=4, batch=1))
+        crop = finest(sampler.batch(step, factors=(2,), crop=4, batch=1))
         places = [i for i, view in enumerate(turned(picture)) if place_of(crop, view) is not None]
         assert len(places) == 1
         seen.add(places[0])
-    assert seen == set(range(8))
+    assert seen == expected
 
 
-@pytest.mark.parametrize("stages", [1, 2, 3])
-def test_a_crop_is_degraded_as_if_the_whole_picture_were(tmp_path, stages):
-    side, factor = (3 + 2 * MARGIN) * 2**stages, 2**stages
+@pytest.mark.parametrize("factors", [(2,), (2, 4), (2, 4, 8), (3,), (2, 6)])
+def test_a_crop_is_degraded_as_if_the_whole_picture_were(tmp_path, factors):
+    factor = factors[-1]
+    side = (3 + 2 * MARGIN) * factor
     # only positions on the grid of the reduction can be compared, and this leaves few others
     picture = noise_picture(side + factor, side + factor)
     save(tmp_path / "a.png", picture)
     sampler, compared = CropSampler(folder(tmp_path), 0), 0
-    for step in range(150 * stages):
-        batch = sampler.batch(step, stages=stages, crop=3, batch=1)
+    for step in range(50 * factor):
+        batch = sampler.batch(step, factors=factors, crop=3, batch=1)
         for view in turned(picture):
             place = place_of(finest(batch), view)
             if place is None or place[0] % factor or place[1] % factor:
                 continue
             whole = torch.from_numpy(view.copy()).permute(2, 0, 1)[None]
-            for k, scale in enumerate(batch.scales):
-                divisor = 2 ** (stages - k)
+            for scale, size in zip(batch.scales, (1, *factors), strict=True):
+                divisor = factor // size
                 top, left = place[0] // divisor, place[1] // divisor
                 reduced = matlab_imresize(whole, scale=1 / divisor) if divisor > 1 else whole
                 expected = reduced[..., top : top + scale.shape[2], left : left + scale.shape[3]].float() / 255
@@ -101,19 +151,58 @@ def test_a_crop_is_degraded_as_if_the_whole_picture_were(tmp_path, stages):
     raise AssertionError(f"only {compared} crops lay on the grid")
 
 
-def test_folders_are_searched_at_all_levels_and_other_files_left_alone(photos):
-    save(photos / "deep" / "er" / "b.JPG", noise_picture(64, 64))
-    (photos / "notes.txt").write_text("no picture")
-    names = [path.name for path in folder(photos).paths]
-    assert names == ["0.png", "1.png", "2.png", "b.JPG"]
+def test_augmentations_leave_the_choice_of_crops_alone(photos):
+    plain, cut = (CropSampler(folder(photos), 0, config) for config in (DataConfig(), DataConfig(cutblur=1)))
+    for step in (0, 1):
+        assert torch.equal(plain.batch(step, **SHAPE).scales[-1], cut.batch(step, **SHAPE).scales[-1])
 
 
-def test_a_file_that_is_no_picture_is_named_and_skipped(photos, caplog):
-    (photos / "bad.png").write_text("no picture")
-    with caplog.at_level(logging.WARNING):
-        pictures = folder(photos)
-    assert len(pictures) == 3 and len(pictures.skipped) == 1
-    assert "bad.png" in pictures.skipped[0] and "bad.png" in caplog.text
+@pytest.mark.parametrize("config", [DataConfig(cutblur=1), DataConfig(degradation="realistic")])
+def test_degradations_of_the_input_leave_the_targets_alone(photos, config):
+    plain = CropSampler(folder(photos), 0).batch(0, **SHAPE).scales
+    other = CropSampler(folder(photos), 0, config).batch(0, **SHAPE).scales
+    assert all(torch.equal(a, b) for a, b in zip(plain[1:], other[1:], strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(plain[0], other[0], strict=True))
+
+
+@pytest.mark.parametrize("config", [DataConfig(jitter=1), DataConfig(mixup=1)])
+def test_changes_of_the_crop_reach_input_and_targets_alike(photos, config):
+    plain = CropSampler(folder(photos), 0).batch(0, **SHAPE).scales
+    batch = CropSampler(folder(photos), 0, config).batch(0, **SHAPE).scales
+    # The crop's border is cut off after the reductions, so only the middle can be reduced anew.
+    truth, inner = (batch[-1] * 255).round().to(torch.uint8), slice(2, -2)
+    for scale, size in zip(batch[:-1], (1, 2), strict=True):
+        expected = matlab_imresize(truth, scale=size / 4)[..., inner, inner].float() / 255
+        assert torch.equal(scale[..., inner, inner], expected)
+    assert all(not torch.equal(a, b) for a, b in zip(plain[-1], batch[-1], strict=True))
+
+
+def test_mixup_takes_its_share_of_the_crops(tmp_path):
+    save(tmp_path / "black.png", np.zeros((60, 60, 3), np.uint8))
+    save(tmp_path / "white.png", np.full((60, 60, 3), 255, np.uint8))
+    sampler = CropSampler(folder(tmp_path), 0, DataConfig(mixup=0.5))
+    values = sampler.batch(0, factors=(2,), crop=3, batch=400).scales[0][:, 0, 0, 0]
+    blends = ((values > 0) & (values < 1)).float().mean()
+    assert blends == pytest.approx(0.5 * 0.5, abs=0.08)  # half of them with the other picture
+
+
+def test_cutblur_takes_its_share_of_the_crops(photos):
+    shape = {"factors": (2,), "crop": 8, "batch": 200}
+    plain = CropSampler(folder(photos), 0).batch(0, **shape).scales[0]
+    cut = CropSampler(folder(photos), 0, DataConfig(cutblur=0.3)).batch(0, **shape).scales[0]
+    assert (plain != cut).flatten(1).any(1).float().mean() == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_realistic_degradation_has_the_settings_given(photos):
+    switched_off = RealisticConfig(blur=0, noise=0, jpeg=0, resizing=("bicubic",))
+    harsh = RealisticConfig(blur=0, noise=1, jpeg=0, sigma=(0.2, 0.2))
+    clean, noisy = (
+        CropSampler(folder(photos), 0, DataConfig("realistic", realistic=config)).batch(0, **SHAPE).scales[0]
+        for config in (switched_off, harsh)
+    )
+    plain = CropSampler(folder(photos), 0).batch(0, **SHAPE).scales[0]
+    assert (clean - plain).abs().max() < 2.5 / 255  # rounded once, where MATLAB rounds twice
+    assert (noisy - plain).std() > 0.1
 
 
 def test_a_truncated_picture_is_named_once_and_another_takes_its_place(photos, caplog):
@@ -135,16 +224,6 @@ def test_a_folder_of_damaged_pictures_is_an_error(tmp_path):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match="can be decoded"):
         CropSampler(folder(tmp_path), 0).batch(0, **SHAPE)
-    with pytest.raises(PictureError, match=r"a\.png"):
-        folder(tmp_path)[0]
-
-
-@pytest.mark.parametrize("name", ["missing", "file.png", "empty"])
-def test_no_folder_and_no_pictures_are_errors(tmp_path, name):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file.png").write_text("x")
-    with pytest.raises(ValueError, match="data: expected"):
-        folder(tmp_path / name)
 
 
 def test_pictures_that_are_too_small_are_reported_once_and_not_used(photos, caplog):
@@ -154,6 +233,7 @@ def test_pictures_that_are_too_small_are_reported_once_and_not_used(photos, capl
     with caplog.at_level(logging.WARNING):
         batches = [sampler.batch(step, **SHAPE) for step in range(5)]
     assert caplog.text.count("7 of 10 pictures") == 1 and "small0.png" in caplog.text
+    assert sampler.fitting(4, 5) == [0, 1, 2]
     assert all((batch.scales[0].amin((1, 2, 3)) < 1).all() for batch in batches)
 
 
@@ -168,36 +248,29 @@ def test_only_small_pictures_are_an_error_with_both_sizes(tmp_path):
         CropSampler(folder(tmp_path), 0).batch(0, **SHAPE)
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
-def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path, mode):
-    if mode == "I;16":
-        Image.fromarray(np.full((40, 50), 257 * 77, np.uint16)).save(tmp_path / "a.tif")
-    else:
-        Image.fromarray(np.full((40, 50), 77, np.uint8)).convert(mode).save(tmp_path / "a.tif")
-    pixels = folder(tmp_path)[0]
-    assert pixels.shape == (40, 50, 3) and pixels.dtype == np.uint8
-    if mode not in ("1", "CMYK"):
-        assert (pixels == 77).all()
-
-
-def test_decoded_pictures_are_kept_within_the_budget(photos):
-    pictures = folder(photos, memory=3 * 70 * 66 + 100)
-    for index in (1, 0, 2):
-        assert np.array_equal(pictures[index], np.asarray(Image.open(pictures.paths[index])))
-    assert pictures[1] is pictures[1] and pictures[0] is not pictures[0]
+def test_larger_pictures_are_drawn_more_often_by_the_root_of_their_area(tmp_path):
+    save(tmp_path / "a.png", np.zeros((20, 20, 3), np.uint8))
+    save(tmp_path / "b.png", np.full((60, 60, 3), 255, np.uint8))
+    values = CropSampler(folder(tmp_path), 0).batch(0, factors=(2,), crop=3, batch=600).scales[0][:, 0, 0, 0]
+    assert values.mean() == pytest.approx(0.75, abs=0.06)
 
 
 def test_textured_places_are_preferred(tmp_path):
     flat = np.full((64, 256, 3), 128, np.uint8)
     flat[:, 192:] = noise_picture(64, 64)
     save(tmp_path / "a.png", flat)
-    batch = CropSampler(folder(tmp_path), 0).batch(0, stages=1, crop=8, batch=64)
+    batch = CropSampler(folder(tmp_path), 0).batch(0, factors=(2,), crop=8, batch=64)
     textured = (batch.scales[-1].flatten(1).std(1) > 0.01).float().mean()
     assert textured > 0.5  # a quarter of the picture, three tries: about 1 - 0.7³
 
 
-def test_the_fingerprint_tells_folders_apart(photos):
-    before = folder(photos).fingerprint
-    assert folder(photos).fingerprint == before
-    (photos / "0.png").rename(photos / "z.png")
-    assert folder(photos).fingerprint != before
+@pytest.mark.parametrize("factors", [(), (1,), (4, 2), (2, 2), (2, 3), (0,)])
+def test_factors_that_do_not_divide_the_last_or_do_not_grow_are_errors(photos, factors):
+    with pytest.raises(ValueError, match="factors: expected"):
+        CropSampler(folder(photos), 0).batch(0, factors=factors, crop=3, batch=1)
+
+
+@pytest.mark.parametrize("items", [(), (3,), (-1, 0)])
+def test_items_outside_the_batch_are_errors(photos, items):
+    with pytest.raises(ValueError, match="items: expected"):
+        CropSampler(folder(photos), 0).batch(0, **SHAPE, items=items)
