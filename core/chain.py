@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ DEFAULT = "default"
 KIND = "chain"
 GROUP_PIXELS = 1 << 20  # small images run together, up to this many output pixels
 PREVIEW_SIDE = 512
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def _default_stages() -> tuple[StageConfig, ...]:
@@ -288,10 +290,10 @@ class Chain(nn.Module):
         return current
 
 
-def channels_last(chain: Chain) -> Chain:
-    """The chain with its convolution weights laid out as CPUs and tensor cores like them; in place."""
-    chain._apply(lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t)
-    return chain
+def channels_last(model: Model) -> Model:
+    """The model with its convolution weights laid out as CPUs and tensor cores like them; in place."""
+    model._apply(lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t)
+    return model
 
 
 def preview_of(image: Tensor) -> Tensor:

@@ -29,6 +29,10 @@ class Console:
         self._stream = sys.stderr if stream is None else stream
         self._drawn = False
 
+    def silent(self) -> Console:
+        """The same terminal for a process that leaves reports to another."""
+        return Console(self._program, quiet=True, stream=self._stream)
+
     def error(self, text: str) -> None:
         """A line that says what went wrong."""
         self._line(f"{self._program}: error: {text}")

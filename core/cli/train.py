@@ -1,4 +1,4 @@
-"""`train`: a chain from a folder of pictures, stopped and resumed at will."""
+"""`train`: a model from a folder of pictures, stopped and resumed at will."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from types import FrameType
 import torch
 
 from ..chain import Chain
+from ..checkpoint import resolve
+from ..perceptual_distance import PerceptualDistance
+from ..squeezenet import load_squeezenet
 from ..train.about import About
 from ..train.config import TrainConfig
-from ..train.loop import BEST, CONFIG, LAST, STATE, Trainer
+from ..train.distributed import joined
+from ..train.loop import Trainer
 from ..train.recipe import read_config, read_recipe
+from ..train.run_folder import BEST, CONFIG, LAST, STATE
+from ..train.task import Model, config_of
+from ..upsamplers import load_upsampler
 from .console import Console
-from .models import pick_device
+from .models import kind_of, pick_device
 from .train_plan import duration, plan
 from .train_report import Report
 
@@ -50,19 +57,41 @@ def run(args: argparse.Namespace, console: Console) -> int:
     out = Path(args.out)
     if (out / STATE).exists() and not (args.resume or args.dry_run):
         raise ValueError(f"{out}: holds a run; go on with --resume, or choose another folder with --out")
-    init = None if args.init is None else Chain.from_pretrained(args.init)
+    init = None if args.init is None else load_init(args.init)
     config, recipe = _config(args, init)
     about = About(**_given(recipe=recipe, init=args.init and Path(args.init).stem, licence=args.licence))
-    with _warnings_to(console):
-        device = pick_device(args.device)
-        trainer = Trainer(
-            config, args.data, out, val=args.val, init=init, device=device, vgg=args.vgg, about=about
-        )
-        if args.dry_run:
-            print("\n".join(plan(trainer)))
-            return 0
-        _train(trainer, args, console)
+    with joined(pick_device(args.device)) as (world, device):
+        console = console if world.first else console.silent()
+        with _warnings_to(console):
+            trainer = Trainer(
+                config,
+                args.data,
+                out,
+                val=args.val,
+                init=init,
+                device=device,
+                vgg=args.vgg,
+                distance=args.squeezenet and PerceptualDistance(load_squeezenet(args.squeezenet)).to(device),
+                about=about,
+                world=world,
+            )
+            if args.dry_run:
+                lines = plan(trainer)
+                if world.first:
+                    print("\n".join(lines))
+                return 0
+            _train(trainer, args, console)
     return 0
+
+
+def load_init(name_or_path: str) -> Model:
+    """The model that a run starts from: a chain, or a single upsampler in any layout that is known.
+
+    Raises:
+        CheckpointError: no such model, or a file of something else.
+    """
+    path = resolve(name_or_path)
+    return load_upsampler(path) if kind_of(path) == "upsampler" else Chain.from_pretrained(path)
 
 
 def _train(trainer: Trainer, args: argparse.Namespace, console: Console) -> None:
@@ -79,7 +108,7 @@ def _train(trainer: Trainer, args: argparse.Namespace, console: Console) -> None
             saved, steps = trainer.saved or 0, trainer.config.steps
             console.note(f"saved at step {saved} of {steps} in {trainer.out}; --resume goes on there")
             raise
-    if not args.quiet:
+    if trainer.world.first and not args.quiet:
         print("\n".join(_results(trainer)))
 
 
@@ -87,12 +116,14 @@ def _results(trainer: Trainer) -> list[str]:
     counters = trainer.counters
     lines = [f"{counters.step} steps in {duration(counters.seconds)}", f"last  {trainer.out / LAST}"]
     if counters.best is not None:
-        about = f"Y-PSNR {counters.best:.2f} dB after {counters.best_step} steps"
+        told = {"psnr": f"Y-PSNR {counters.best:.2f} dB", "ssim": f"Y-SSIM {counters.best:.4f}"}
+        score = told.get(trainer.config.select, f"PD-squeeze {-counters.best:.4f}")
+        about = f"{score} after {counters.best_step} steps"
         lines.append(f"best  {trainer.out / BEST}  ({about})")
     return lines
 
 
-def _config(args: argparse.Namespace, init: Chain | None) -> tuple[TrainConfig, str | None]:
+def _config(args: argparse.Namespace, init: Model | None) -> tuple[TrainConfig, str | None]:
     """The run that the options ask for, and the name of its recipe."""
     recipe = None
     if args.config is not None:
@@ -103,7 +134,7 @@ def _config(args: argparse.Namespace, init: Chain | None) -> tuple[TrainConfig, 
         recipe = args.recipe or DEFAULT_RECIPE
         config = read_recipe(recipe)
     if init is not None:
-        config = config.starting_from(init.config)
+        config = config.starting_from(config_of(init))
     if args.steps is not None:
         config = config.scaled(args.steps)
     return config if args.seed is None else replace(config, seed=args.seed), recipe

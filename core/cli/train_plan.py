@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from ..train.data import PictureFolder
+from torch import nn
+
+from ..chain import Chain
 from ..train.hardware import describe, peak_memory
 from ..train.loop import Trainer
+from ..train.pictures import Pictures
 from ..unet import parameter_count
 from .console import columns
 
@@ -17,18 +20,17 @@ def plan(trainer: Trainer) -> list[str]:
     Args:
         trainer: new.
     """
-    config, chain = trainer.config, trainer.chain
+    config, model = trainer.config, trainer.model
     rows, total = [], 0.0
     for number, phase in enumerate(config.phases, 1):
         seconds = trainer.trial(number - 1)
         total += seconds * phase.steps
-        shape = (phase.stages, f"{phase.crop} to {phase.crop * 2**phase.stages}", phase.batch)
+        finest = phase.crop * trainer.task.factors(phase.stages)[-1]
+        shape = (phase.stages, f"{phase.crop} to {finest}", phase.batch)
         costs = (phase.steps, f"{seconds:.2f}", duration(seconds * phase.steps))
         rows.append(tuple(str(text) for text in (number, *shape, f"{phase.learning_rate:g}", *costs)))
-    parameters = [f"{parameter_count(chain.stage(k)):,}" for k in range(1, len(chain.stages) + 1)]
-    each = ", ".join(f"stage {number} {count}" for number, count in enumerate(parameters, 1))
     lines = [
-        f"model        {parameter_count(chain):,} parameters ({each})",
+        f"model        {parameter_count(model):,} parameters{_stages(model)}",
         f"data         {_folder(trainer.sampler.pictures)}",
         f"validation   {'none' if trainer.validation is None else _folder(trainer.validation)}",
         f"machine      {describe(trainer.device)}, {str(trainer.dtype).removeprefix('torch.')}",
@@ -38,13 +40,20 @@ def plan(trainer: Trainer) -> list[str]:
     return [*lines, f"memory       {_memory(trainer)}"]
 
 
-def _folder(pictures: PictureFolder) -> str:
+def _stages(model: nn.Module) -> str:
+    if not isinstance(model, Chain):
+        return ""
+    each = [f"stage {number} {parameter_count(model.stage(number)):,}" for number in range(1, len(model.stages) + 1)]
+    return f" ({', '.join(each)})"
+
+
+def _folder(pictures: Pictures) -> str:
     skipped = f", {len(pictures.skipped)} skipped" if pictures.skipped else ""
-    return f"{len(pictures)} pictures in {pictures.root}{skipped}"
+    return f"{len(pictures)} pictures in {pictures.name}{skipped}"
 
 
 def _memory(trainer: Trainer) -> str:
-    pictures = min(trainer.sampler.pictures.bytes, trainer.config.memory)
+    pictures = min(trainer.sampler.pictures.bytes, trainer.config.data.memory)
     peak = peak_memory(trainer.device)
     decoded = f"{_gigabytes(pictures)} of decoded pictures"
     if peak is None:

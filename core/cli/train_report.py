@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from ..progress import OnStep
 from ..train.config import TrainConfig
+from ..train.task import task_of
 from .console import Console
 
 _MEMORY = 0.9  # of the shown loss and step time, which jump from step to step
@@ -23,7 +24,7 @@ class Report:
     """
 
     def __init__(self, config: TrainConfig, console: Console) -> None:
-        self._config, self._console = config, console
+        self._config, self._console, self._task = config, console, task_of(config)
         self._loss = self._seconds = float("nan")
         self._done, self._first = 0, -1
         self._next_line = time.monotonic() + _QUIET_SECONDS
@@ -51,7 +52,7 @@ class Report:
                 setattr(self, name, new if old != old else _MEMORY * old + (1 - _MEMORY) * new)
 
     def _lines(self, done: int, total: int, values: dict[str, float], has_bar: bool) -> None:
-        scores = [f"{key} {value:.2f} dB" for key, value in values.items() if key[0] == "x" and key[1:].isdigit()]
+        scores = [_score(key, value) for key, value in values.items() if key[0] == "x"]
         now = time.monotonic()
         if scores or (not has_bar and (now >= self._next_line or done == total)):
             self._next_line = now + _QUIET_SECONDS
@@ -65,7 +66,7 @@ class Report:
     def _work(self, steps: int) -> float:
         work = 0.0
         for phase in self._config.phases:
-            pixels = sum((phase.crop * 2**k) ** 2 for k in range(1, phase.stages + 1))
+            pixels = sum((phase.crop * factor) ** 2 for factor in self._task.factors(phase.stages))
             work += min(steps, phase.steps) * phase.batch * pixels
             steps -= min(steps, phase.steps)
         return work
@@ -74,3 +75,8 @@ class Report:
         if self._done == 0:
             return "train"
         return f"{self._done}/{self._config.steps} loss {self._loss:.4f} {self._seconds:.2f}s"
+
+
+def _score(key: str, value: float) -> str:
+    factor, _, kind = key.partition("_")
+    return f"{factor} {value:.2f} dB" if not kind else f"{kind} {value:.4f}"

@@ -11,8 +11,8 @@ import torch
 
 from ..config import to_dict
 from .config import TrainConfig
-from .data import PictureFolder
 from .hardware import describe
+from .pictures import Pictures
 from .state import Counters
 
 
@@ -41,7 +41,7 @@ def provenance(
     about: About,
     config: TrainConfig,
     counters: Counters,
-    pictures: PictureFolder,
+    pictures: Pictures,
     device: torch.device,
     dtype: torch.dtype,
 ) -> dict[str, Any]:
@@ -54,11 +54,11 @@ def provenance(
         pictures: the training data.
         device, dtype: what it is trained on and in.
     """
-    name = pictures.root.resolve().name
     begun = f", from {about.init}" if about.init else ""
+    kind = "chain" if config.upsampler is None else str(config.upsampler["kind"])
     return {
-        "description": f"chain trained for {counters.step} steps by recipe {about.recipe} on {name}{begun}",
-        "data": [name],
+        "description": f"{kind} trained for {counters.step} steps by recipe {about.recipe} on {pictures.name}{begun}",
+        "data": [pictures.name],
         "pictures": len(pictures),
         **to_dict(about),
         "steps": counters.step,

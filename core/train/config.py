@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ..chain import ChainConfig
 from ..checks import check_choice, check_integer, check_number
 from ..precision import DTYPES
+from ..upsamplers import build_upsampler
 from .adversarial import AdversarialConfig
-from .losses import PIXEL_LOSSES
+from .data_config import DataConfig
+from .losses import CHANNELS, PIXEL_LOSSES
 from .perceptual import PerceptualConfig
+from .phase import PhaseConfig
+
+__all__ = ["MAX_SEED", "SELECT", "LossConfig", "PhaseConfig", "TrainConfig"]
 
 MAX_SEED = 2**32 - 1  # torch's CPU generator keeps no more bits of a seed
-
-
-@dataclass(frozen=True)
-class PhaseConfig:
-    """One part of a run: so many stages unrolled, trained for so many steps on crops of one size.
-
-    Attributes:
-        stages: stages that are run one after the other, each on what the one before really gives.
-        steps: optimiser steps.
-        crop: side of the first stage's input in pixels; the last stage sees crop · 2^stages.
-        batch: crops a step.
-        learning_rate: peak of the schedule.
-        warmup: steps of linear rise before the cosine.
-        final: the cosine ends at this part of the peak.
-        noisy: crops of the batch, as a part of 1, on which the denoiser also learns to refine from noise.
-        start_from: stage (1-based) whose weights a stage not trained yet starts from; 0 leaves it at birth.
-        adversarial: whether a discriminator takes part. Begin without: it needs results that are good already.
-    """
-
-    stages: int
-    steps: int
-    crop: int = 48
-    batch: int = 16
-    learning_rate: float = 4e-4
-    warmup: int = 100
-    final: float = 0.01
-    noisy: float = 0.25
-    start_from: int = 0
-    adversarial: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("stages", "steps", "crop", "batch"):
-            check_integer(getattr(self, name), name, 1)
-        check_integer(self.warmup, "warmup", 0)
-        check_integer(self.start_from, "start_from", 0)
-        check_number(self.learning_rate, "learning_rate", above=0)
-        check_number(self.final, "final", 0, 1)
-        check_number(self.noisy, "noisy", 0, 1)
+SELECT = ("psnr", "ssim", "pd")
 
 
 @dataclass(frozen=True)
@@ -67,6 +36,7 @@ class LossConfig:
         adversarial: of the stage's result, see `adversarial`; only in phases that are adversarial.
         feature_matching: as `adversarial`.
         pixel: the pixel loss, "l1", "l2" or "charbonnier".
+        channel: what the pixel loss sees: "rgb", or "y", the luma of BT.601 in 0..1, for networks that see no more.
     """
 
     output: float = 1.0
@@ -80,14 +50,21 @@ class LossConfig:
     adversarial: float = 0.0
     feature_matching: float = 0.0
     pixel: str = "l1"
+    channel: str = "rgb"
 
     def __post_init__(self) -> None:
-        weights = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "pixel"}
+        weights = {item.name: getattr(self, item.name) for item in fields(self) if item.type == "float"}
         for name, weight in weights.items():
             check_number(weight, name, 0)
         if not any(weights.values()):
             raise ValueError(f"loss: expected a weight above 0 among {', '.join(weights)}, got none")
         check_choice(self.pixel, "pixel", list(PIXEL_LOSSES))
+        check_choice(self.channel, "channel", CHANNELS)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights above 0, by the name of their term."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.type == "float" and getattr(self, f.name)}
 
     @property
     def judged(self) -> bool:
@@ -100,32 +77,37 @@ class TrainConfig:
     """A whole run.
 
     Attributes:
-        chain: the model.
+        chain: the model; of no effect where `upsampler` is given.
+        upsampler: a single network to train in place of a chain, as `core.build_upsampler` takes it. It has one
+            stage, and of the loss terms those of a stage's result alone.
         phases: in order.
         loss: weights of the terms.
         perceptual: which features the term of that name compares.
         adversarial: how the discriminator of adversarial phases is made and trained.
+        data: how pictures become crops.
         seed: 0..2^32-1, of everything random in the run; a step's crops and noise depend on it and the step alone.
         ema: decay of the averaged weights that are kept, after its own warm-up.
         clip: largest norm of the gradient.
         dtype: format of the forward pass, see `core.precision`.
-        validate_every: steps between validations, 0 for none.
+        validate_every: steps between validations, each with a sheet of samples; 0 for none but the last.
         save_every: steps between writings of the resumable state.
-        memory: bytes of decoded pictures kept.
+        select: what makes a model the best: "psnr", "ssim" (highest) or "pd" (lowest; needs SqueezeNet's weights).
     """
 
     chain: ChainConfig = field(default_factory=ChainConfig)
+    upsampler: dict[str, Any] | None = None
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(stages=1, steps=1000),)
     loss: LossConfig = field(default_factory=LossConfig)
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
     ema: float = 0.999
     clip: float = 0.5
     dtype: str = "auto"
     validate_every: int = 250
     save_every: int = 250
-    memory: int = 2 << 30
+    select: str = "psnr"
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -135,12 +117,27 @@ class TrainConfig:
                 "phases: expected adversarial ones where loss.adversarial or loss.feature_matching is above 0, "
                 f"and nowhere else, got weights {self.loss.adversarial} and {self.loss.feature_matching}"
             )
+        if self.upsampler is not None:
+            self._check_upsampler(self.upsampler)
         check_number(self.ema, "ema", 0, 1)
         check_number(self.clip, "clip", above=0)
-        for name in ("validate_every", "save_every", "memory"):
+        for name in ("validate_every", "save_every"):
             check_integer(getattr(self, name), name, 0)
         check_integer(self.seed, "seed", 0, MAX_SEED)
         check_choice(self.dtype, "dtype", DTYPES)
+        check_choice(self.select, "select", SELECT)
+
+    def _check_upsampler(self, config: dict[str, Any]) -> None:
+        try:
+            build_upsampler(config)
+        except ValueError as error:
+            raise ValueError(f"upsampler: {error}") from None
+        if any(phase.stages != 1 or phase.start_from for phase in self.phases):
+            raise ValueError("phases: expected stages 1 and start_from 0, as a single upsampler has one stage")
+        foreign = [name for name in ("upsampler", "refine", "blind", "controller") if name in self.loss.weights]
+        if foreign:
+            names = ", ".join(foreign)
+            raise ValueError(f"loss: expected weight 0 for {names}, which a single upsampler does not have")
 
     @property
     def steps(self) -> int:
@@ -156,7 +153,7 @@ class TrainConfig:
         raise ValueError(f"step: expected less than {self.steps} steps in all, got {self.steps + step}")
 
     def scaled(self, steps: int) -> TrainConfig:
-        """The run with its phases and their warm-ups made longer or shorter in the same ratio.
+        """The run with its phases made longer or shorter in the same ratio.
 
         Args:
             steps: of all phases together, at least one for each.
@@ -172,16 +169,16 @@ class TrainConfig:
             open_ = [i for i, count in enumerate(counts) if count + change >= 1]
             index = max(open_, key=lambda i: change * (shares[i] - counts[i]))
             counts[index] += change
-        phases = tuple(
-            replace(phase, steps=count, warmup=round(phase.warmup * count / phase.steps))
-            for phase, count in zip(self.phases, counts, strict=True)
-        )
+        phases = tuple(phase.scaled(count) for phase, count in zip(self.phases, counts, strict=True))
         return replace(self, phases=phases)
 
-    def starting_from(self, chain: ChainConfig) -> TrainConfig:
-        """The run for a chain that is trained already: no stage takes over another one's weights.
+    def starting_from(self, model: ChainConfig | dict[str, Any]) -> TrainConfig:
+        """The run for a model that is trained already: no stage takes over another one's weights.
 
         Args:
-            chain: of the model to start from.
+            model: the config of the chain, or of the single upsampler, to start from.
         """
-        return replace(self, chain=chain, phases=tuple(replace(phase, start_from=0) for phase in self.phases))
+        phases = tuple(replace(phase, start_from=0) for phase in self.phases)
+        if isinstance(model, ChainConfig):
+            return replace(self, chain=model, upsampler=None, phases=phases)
+        return replace(self, upsampler=dict(model), phases=phases)

@@ -1,4 +1,4 @@
-"""The training loop: phases of unrolled stages, resumable at any saved step."""
+"""The training loop: phases of steps, resumable at any saved one."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from ..chain import Chain
 from ..checkpoint import CheckpointError
 from ..config import to_dict
+from ..perceptual_distance import PerceptualDistance
+from ..picture_output import write_picture
 from ..tensor_file import write_whole
 from .about import About, provenance
-from .config import PhaseConfig, TrainConfig
-from .data import Batch, CropSampler, PictureFolder
+from .config import TrainConfig
+from .curves import loss_curves
+from .data import Batch, CropSampler
+from .distributed import World
 from .ema import EMA
-from .history import History
+from .history import History, read_history
+from .learner import Learner, check_rates
 from .objective import Objective
-from .schedule import learning_rate
-from .setup import learning, trainable, training_autocast, training_dtype
-from .state import Counters, Trained, load_state, remove_leftovers, save_state
-from .unroll import unrolled_losses, weighted_sum
-from .validate import large_enough, validate
+from .phase import PhaseConfig
+from .pictures import PictureFolder, Pictures, split
+from .run_folder import BEST, CONFIG, HISTORY, LAST, STATE, sheet_path, write_curves
+from .setup import learning, loss_scaler, training_dtype
+from .showcase import Showcase
+from .state import Counters, read_state, remove_leftovers, restore, save_state
+from .step import Stepper
+from .task import Model, check_fits, task_of, trainable
+from .validate import FEWEST, FEWEST_PD, large_enough, score, validate
 
-STATE, LAST, BEST, HISTORY, CONFIG = (
-    "state.safetensors",
-    "last.safetensors",
-    "best.safetensors",
-    "history.jsonl",
-    "config.json",
-)
 MAX_BAD_STEPS = 10
-BETAS = (0.9, 0.99)  # a shorter memory of squares than Adam's own: losses here change their size with the phase
 
 log = logging.getLogger(__name__)
 
@@ -46,59 +47,73 @@ OnTrainStep = Callable[[int, int, dict[str, float]], None]
 
 
 class Trainer:
-    """Trains a chain.
+    """Trains a chain, or a single upsampler.
 
     Args:
         config: of the run.
-        data: folder of training pictures.
+        data: training pictures, or the folder that they are in.
         out: folder of the run, made if it is not there.
-        val: folder of validation pictures; None validates nothing.
+        val: validation pictures or their folder; None holds back `config.data.validation` of the training pictures.
         init: the model to start from, which is left as it is; None starts at birth.
         device: where to train.
         vgg: file of VGG19's weights for the perceptual term, see `vgg`; None takes random ones, labelled so.
+        distance: measures PD-squeeze in validations; None leaves it out.
         about: goes into the provenance of the models.
         on_step: progress; may raise to stop the run, with the state saved.
         poll: called where a step takes long (at each picture of a validation); may raise to stop, too.
+        world: the processes that train together, see `distributed`.
 
     Attributes:
+        model: the weights in training.
+        ema: their average, which is what is validated, saved and shipped.
         saved: steps done by the state on disk; None before the first is written.
 
     Raises:
-        ValueError: `init` has another config than `config.chain`; no usable pictures for one of the phases.
+        ValueError: `init` has another config than the run; no usable pictures for one of the phases.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        data: str | Path,
+        data: Pictures | str | Path,
         out: str | Path,
         *,
-        val: str | Path | None = None,
-        init: Chain | None = None,
+        val: Pictures | str | Path | None = None,
+        init: Model | None = None,
         device: torch.device | str = "cpu",
         vgg: str | Path | None = None,
+        distance: PerceptualDistance | None = None,
         about: About | None = None,
         on_step: OnTrainStep | None = None,
         poll: Callable[[], None] | None = None,
+        world: World | None = None,
     ) -> None:
-        if init is not None and init.config != config.chain:
-            raise ValueError("init: expected a model with the config of the run")
+        if init is not None:
+            check_fits(init, config)
+        if config.select == "pd" and distance is None:
+            raise ValueError('select: expected "psnr" or "ssim" without SqueezeNet\'s weights, got "pd"')
         self.config, self.out, self.on_step, self.poll = config, Path(out), on_step, poll
-        self.about = about or About()
-        self.device = torch.device(device)
+        self.about, self.world = about or About(), world or World()
+        self.device, self.task, self.distance = torch.device(device), task_of(config), distance
         self.dtype = training_dtype(config.dtype, self.device)
-        self.sampler = CropSampler(PictureFolder(data, config.memory), config.seed)
-        self.validation = None if val is None else PictureFolder(val, config.memory)
-        for phase in config.phases:  # now, and not hours later, when the phase begins
-            self.sampler.fitting(phase.stages, phase.crop)
-            if self.validation is not None:
-                large_enough(self.validation, phase.stages)
+        pictures, self.validation = _pictures(config, data, val)
+        self.sampler = CropSampler(pictures, config.seed, config.data)
+        for number, phase in enumerate(config.phases, 1):  # now, and not hours later, when the phase begins
+            self._check(number, phase)
+        scaler = loss_scaler(self.device, self.dtype)
         with learning():
-            self.chain = trainable(init, config, self.device)
-            self.ema: EMA[Chain] = EMA(self.chain, config.ema)
-            self.optimizer = self._new_optimizer()
-            self.objective = Objective(config, self.device, self.dtype, vgg)
-        self.counters = Counters(data=self.sampler.pictures.fingerprint)
+            self.model = trainable(self.task, init, config.seed, self.device)
+            for phase in config.phases:
+                check_rates(self.model, phase.rates)
+            self.ema: EMA[nn.Module] = EMA(self.model, config.ema)
+            self.objective = Objective(config, self.device, self.dtype, scaler, vgg)
+            parts = (self.task, self.model, self.objective, scaler, self.device, self.dtype, self.world)
+            self.stepper = Stepper(config, *parts)
+            before = None if init is None else trainable(self.task, init, config.seed, self.device).eval()
+        shown = pictures if self.validation is None else self.validation
+        self.showcase = Showcase(self.task, shown, before, config.dtype)
+        self._scaler = scaler
+        self.counters = Counters(data=pictures.fingerprint)
         self.saved: int | None = None
         self._whole = True  # whether the weights are those of `counters.step` steps, and the history has them all
 
@@ -107,7 +122,12 @@ class Trainer:
         """Steps done."""
         return self.counters.step
 
-    def run(self, resume: bool = False) -> Chain:
+    @property
+    def stages(self) -> int:
+        """Stages that were trained last."""
+        return self.config.phases[self.config.phase_at(max(self.step - 1, 0))[0]].stages
+
+    def run(self, resume: bool = False) -> nn.Module:
         """Trains to the end and returns the averaged model.
 
         However it ends, the state of the last whole step is saved.
@@ -121,20 +141,20 @@ class Trainer:
             ValueError: the folder holds a run already, and it is not to be resumed.
         """
         with learning():
-            self.out.mkdir(parents=True, exist_ok=True)
             if (self.out / STATE).exists():
                 if not resume:
                     raise ValueError(f"out: {self.out} holds a run; resume it, or choose another folder")
                 self._load()
-            remove_leftovers(self.out)
-            write_whole(self.out / CONFIG, (json.dumps(to_dict(self.config), indent=2) + "\n").encode())
-            history = History(self.out / HISTORY, self.step)
+            self.world.wait()  # before the first one writes
+            history = self._begin_folder() if self.world.first else None
             try:
                 self._steps(history)
             finally:
-                history.close()
+                if history is not None:
+                    history.close()
                 if self._whole and self.saved != self.step:
                     self._save()
+            self.world.wait()
             return self.ema.model
 
     def trial(self, phase: int) -> float:
@@ -148,96 +168,122 @@ class Trainer:
         """
         with learning():
             first = sum(before.steps for before in self.config.phases[:phase])
-            batch = self._batch(first)
+            batches = self._batches(first)
             times = [time.perf_counter()]
             for _ in range(2):
                 self.counters.step = first
-                self._train_step(batch)
+                self._train_step(batches)
                 times.append(time.perf_counter())
             return times[-1] - times[-2]
 
-    def _steps(self, history: History) -> None:
+    def curves(self) -> Tensor:
+        """The history so far as a picture, `[1, 3, H, W]` in 0..1, see `curves`."""
+        return loss_curves(read_history(self.out / HISTORY), title=self.out.resolve().name)
+
+    def samples(self, count: int = 4) -> Tensor:
+        """What the averaged model makes of some pictures, `[1, 3, H, W]` in 0..1, see `showcase`."""
+        with torch.no_grad():
+            return self.showcase.sheet(self.ema.model, self.stages, count)
+
+    def provenance(self) -> dict[str, Any]:
+        """What a checkpoint of this run says of itself; of folders only the name."""
+        known = provenance(self.about, self.config, self.counters, self.sampler.pictures, self.device, self.dtype)
+        return known | ({"perceptual_trunk": self.objective.trunk} if self.objective.trunk else {})
+
+    def _check(self, number: int, phase: PhaseConfig) -> None:
+        factors = self.task.factors(phase.stages)
+        self.sampler.fitting(factors[-1], phase.crop)
+        if self.validation is not None:
+            large_enough(self.validation, factors[-1], FEWEST_PD if self.distance else FEWEST)
+        shares = self.world.size * phase.accumulate
+        if phase.batch < shares:
+            told = f"{self.world.size} processes with {phase.accumulate} parts each"
+            raise ValueError(f"phase {number}: batch: expected at least {shares} crops for {told}, got {phase.batch}")
+
+    def _begin_folder(self) -> History:
+        self.out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.out)
+        write_whole(self.out / CONFIG, (json.dumps(to_dict(self.config), indent=2) + "\n").encode())
+        return History(self.out / HISTORY, self.step)
+
+    def _steps(self, history: History | None) -> None:
         with ThreadPoolExecutor(1) as ahead:
             self._validate_again(history)
-            upcoming = ahead.submit(self._batch, self.step) if self.step < self.config.steps else None
+            upcoming = ahead.submit(self._batches, self.step) if self.step < self.config.steps else None
             while upcoming is not None:
                 asked = time.perf_counter()
-                batch, start = upcoming.result(), time.perf_counter()
+                batches, start = upcoming.result(), time.perf_counter()
                 more = self.step + 1 < self.config.steps
-                upcoming = ahead.submit(self._batch, self.step + 1) if more else None
-                values = self._train_step(batch)
+                upcoming = ahead.submit(self._batches, self.step + 1) if more else None
+                values = self._train_step(batches)
                 now = time.perf_counter()
                 values |= {"seconds": now - start, "wait": start - asked}
                 self.counters.seconds += now - asked
+                due = self._due(self.config.validate_every)
                 try:
-                    if self._due(self.config.validate_every):
+                    if due:
                         values |= self._validate()
                 finally:
-                    history.add(self.step - 1, **values, **self._notes())
+                    if history is not None:
+                        history.add(self.step - 1, **values, **self._notes())
                     self._whole = True
+                if due:
+                    self._show()
                 if self._due(self.config.save_every):
                     self._save()
-                if self.on_step is not None:
-                    self.on_step(self.step, self.config.steps, values)
+                self._report(values)
 
-    def _notes(self) -> dict[str, str]:
-        """Words for the history, with the first step of a phase."""
-        first = self.config.phase_at(self.step - 1)[1] == 0
-        return {"perceptual_trunk": self.objective.trunk} if first and self.objective.trunk else {}
+    def _report(self, values: dict[str, float]) -> None:
+        """Tells `on_step`, and stops every process where it stops one."""
+        stop: BaseException | None = None
+        try:
+            if self.on_step is not None:
+                self.on_step(self.step, self.config.steps, values)
+        except BaseException as error:
+            stop = error
+        if self.world.any(stop is not None, self.device):
+            raise stop or KeyboardInterrupt("another process of the run was stopped")
+
+    def _notes(self) -> dict[str, Any]:
+        """The phase, and words with its first step, for the history."""
+        index, inside = self.config.phase_at(self.step - 1)
+        words = {"perceptual_trunk": self.objective.trunk} if inside == 0 and self.objective.trunk else {}
+        return {"phase": index, **words}
 
     def _due(self, every: int) -> bool:
-        return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
+        return self.step == self.config.steps or (every > 0 and self.step % every == 0)
 
-    def _batch(self, step: int) -> Batch:
+    def _batches(self, step: int) -> list[Batch]:
+        """The crops of a step, in this process's shares."""
         phase = self.config.phases[self.config.phase_at(step)[0]]
-        return self.sampler.batch(step, stages=phase.stages, crop=phase.crop, batch=phase.batch)
+        factors = self.task.factors(phase.stages_at(self.config.seed, step))
+        return [
+            self.sampler.batch(step, factors=factors, crop=phase.crop, batch=phase.batch, items=items)
+            for items in self.stepper.items(phase)
+        ]
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
+    def _train_step(self, batches: list[Batch]) -> dict[str, float]:
         index, inside = self.config.phase_at(self.step)
         phase = self.config.phases[index]
         if inside == 0:
             self._begin(phase)
-        share = learning_rate(inside, phase.steps, 1.0, phase.warmup, phase.final)
-        rate = learning_rate(inside, phase.steps, phase.learning_rate, phase.warmup, phase.final)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.objective.begin_step(phase)
-        with training_autocast(self.device, self.dtype):
-            crops, loss = batch.to(self.device), self.config.loss
-            terms = unrolled_losses(self.chain, crops, loss, phase.noisy, generator, self.objective)
-        total = weighted_sum(terms, self.config.loss)
-        values = {name: value.item() for name, value in terms.items()} | {"loss": total.item(), "lr": rate}
-        if math.isfinite(values["loss"]):
-            total.backward()
-            values["gradient"] = float(torch.nn.utils.clip_grad_norm_(self.chain.parameters(), self.config.clip))
-            values |= self.objective.backward(self.step, share)
+        values = self.stepper.gradient(batches, phase, self.step, inside)
         finite = all(math.isfinite(value) for value in values.values())
-        if not finite:
+        if not finite and not self.stepper.skip():
             self._count_bad_step(values)
         self._whole = False  # until the step is in the history
         if finite:
             self.counters.bad_steps = 0
-            self.optimizer.step()
-            self.objective.update()
-            self.ema.update(self.chain)
+            self.stepper.update()
+            self.ema.update(self.model)
         self.counters.step += 1
         return values
 
     def _begin(self, phase: PhaseConfig) -> None:
-        """Starts a phase: new optimiser; a stage that is trained for the first time takes over weights that fit."""
+        """Starts a phase: new optimisers; a stage that is trained for the first time takes over weights that fit."""
         if phase.start_from:
-            source = self.ema.model.stage(phase.start_from).state_dict()
-            target = self.chain.stage(phase.stages)
-            fitting = {k: v for k, v in target.state_dict().items() if k in source and source[k].shape == v.shape}
-            target.load_state_dict({k: source[k] for k in fitting}, strict=False)
-            self.ema.model.stage(phase.stages).load_state_dict(target.state_dict())
-        self.optimizer = self._new_optimizer()
-        self.objective.begin_phase()
-
-    def _new_optimizer(self) -> torch.optim.Adam:
-        return torch.optim.Adam(self.chain.parameters(), lr=1e-4, betas=BETAS)
+            self.task.inherit(self.model, self.ema.model, phase)
+        self.stepper.begin(phase)
 
     def _count_bad_step(self, values: dict[str, float]) -> None:
         self.counters.bad_steps += 1
@@ -249,37 +295,64 @@ class Trainer:
         """Measures the averaged model, and keeps it where it is the best one with as many stages in training."""
         if self.validation is None:
             return {}
-        stages = self.config.phases[self.config.phase_at(self.step - 1)[0]].stages
-        values = validate(self.ema.model, self.validation, stages, self.config.dtype, self.poll)
-        score = round(sum(values.values()) / len(values), 4)
-        known = self.counters
-        if known.best is None or stages > known.best_stages or (stages == known.best_stages and score > known.best):
-            known.best, known.best_stages, known.best_step = score, stages, self.step
-            self.ema.model.save(self.out / BEST, self.provenance())
+        stages, known = self.stages, self.counters
+        with torch.no_grad():
+            values = validate(
+                lambda image: self.task.outputs(self.ema.model, image, stages, self.config.dtype),
+                self.validation,
+                self.task.factors(stages),
+                distance=self.distance,
+                poll=self.poll if self.world.size == 1 else None,  # the others would wait for ever
+                world=self.world,
+                device=self.device,
+            )
+        found = score(values, self.config.select)
+        if known.best is None or stages > known.best_stages or (stages == known.best_stages and found > known.best):
+            known.best, known.best_stages, known.best_step = found, stages, self.step
+            if self.world.first:
+                self.task.save(self.ema.model, self.out / BEST, self.provenance())
         return values
 
-    def _validate_again(self, history: History) -> None:
+    def _validate_again(self, history: History | None) -> None:
         """The validation that the run was stopped in."""
-        last = history.last
-        if last is None or last["step"] != self.step - 1 or "x2" in last or not self._due(self.config.validate_every):
-            return
-        values = self._validate()
-        if values:
-            history.amend(**values)
+        last = history.last if history is not None else None
+        cut = last is not None and last["step"] == self.step - 1 and not any(key[0] == "x" for key in last)
+        if self.world.any(cut and self._due(self.config.validate_every), self.device):
+            values = self._validate()
+            if history is not None and values:
+                history.amend(**values)
+                self._show()
 
-    def _parts(self) -> list[Trained]:
-        return [Trained("", self.chain, self.optimizer), *self.objective.parts()]
+    def _show(self) -> None:
+        """Writes curves and samples."""
+        if self.world.first:
+            write_curves(self.out)
+            write_picture(sheet_path(self.out, self.step), self.samples())
+
+    def _learners(self) -> list[Learner]:
+        return [self.stepper.learner, *self.objective.learners()]
 
     def _save(self) -> None:
-        provenance = self.provenance()
-        save_state(self.out / STATE, self._parts(), self.ema, self.counters, self.config, provenance)
-        self.ema.model.save(self.out / LAST, provenance)
+        if self.world.first:
+            if self._scaler.is_enabled():
+                scale = self._scaler.state_dict()
+                self.counters.loss_scale, self.counters.loss_scale_steps = scale["scale"], scale["_growth_tracker"]
+            provenance = self.provenance()
+            save_state(self.out / STATE, self._learners(), self.ema, self.counters, self.config, provenance)
+            self.task.save(self.ema.model, self.out / LAST, provenance)
         self.saved = self.step
 
     def _load(self) -> None:
         data = self.counters.data
-        self.counters, known = load_state(self.out / STATE, self._parts(), self.ema, self.config)
+        self.counters, checkpoint = read_state(self.out / STATE, self.config)
+        known = checkpoint.provenance
+        if self.step < self.config.steps:
+            self.stepper.begin(self.config.phases[self.config.phase_at(self.step)[0]])
+        restore(checkpoint, self.counters, self._learners(), self.ema)
         self.saved = self.step
+        if self._scaler.is_enabled() and self.counters.loss_scale:
+            changed = {"scale": self.counters.loss_scale, "_growth_tracker": self.counters.loss_scale_steps}
+            self._scaler.load_state_dict(self._scaler.state_dict() | changed)
         if known.get("perceptual_trunk", "") != self.objective.trunk:
             told = f"{known.get('perceptual_trunk')!r}, got {self.objective.trunk!r}"
             raise CheckpointError(f"{self.out / STATE}: the run was started with the perceptual trunk {told}")
@@ -288,7 +361,18 @@ class Trainer:
         self.counters.data = data
         self.about = self.about.completed(known)
 
-    def provenance(self) -> dict[str, Any]:
-        """What a checkpoint of this run says of itself; of folders only the name."""
-        known = provenance(self.about, self.config, self.counters, self.sampler.pictures, self.device, self.dtype)
-        return known | ({"perceptual_trunk": self.objective.trunk} if self.objective.trunk else {})
+
+def _pictures(
+    config: TrainConfig, data: Pictures | str | Path, val: Pictures | str | Path | None
+) -> tuple[Pictures, Pictures | None]:
+    """The training and the validation pictures."""
+    pictures = _opened(data, config)
+    if val is not None:
+        return pictures, _opened(val, config)
+    if config.data.validation > 0:
+        return split(pictures, config.data.validation, config.seed)
+    return pictures, None
+
+
+def _opened(source: Pictures | str | Path, config: TrainConfig) -> Pictures:
+    return PictureFolder(source, config.data.memory) if isinstance(source, (str, Path)) else source

@@ -13,6 +13,7 @@ from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 
 from ..checks import check_choice, check_number
+from ..layout import rgb_to_y
 
 SSIM_WINDOW = 11  # pixels; Gaussian of sigma 1.5 (Wang 2004)
 EPSILON = 1e-3
@@ -94,16 +95,25 @@ def frequency(image: Tensor, target: Tensor) -> Tensor:
 
 
 PIXEL_LOSSES: dict[str, ImageLoss] = {"l1": l1, "l2": l2, "charbonnier": charbonnier}
+CHANNELS = ("rgb", "y")
 
 
-def pixel_loss(kind: str) -> ImageLoss:
+def pixel_loss(kind: str, channel: str = "rgb") -> ImageLoss:
     """The pixel loss of a name.
 
+    Args:
+        kind: one of `PIXEL_LOSSES`.
+        channel: "rgb", or "y" for the loss of the luma of BT.601 alone, in studio range.
+
     Raises:
-        ValueError: it is none of `PIXEL_LOSSES`.
+        ValueError: an unknown name or channel.
     """
     check_choice(kind, "pixel", list(PIXEL_LOSSES))
-    return PIXEL_LOSSES[kind]
+    check_choice(channel, "channel", CHANNELS)
+    loss = PIXEL_LOSSES[kind]
+    if channel == "rgb":
+        return loss
+    return lambda image, target: loss(rgb_to_y(_full(image)), rgb_to_y(_full(target)))
 
 
 def full_precision(image: Tensor) -> torch.autocast:

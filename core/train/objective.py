@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .config import PhaseConfig, TrainConfig
 from .critic import Critic
+from .distributed import World
+from .learner import Learner
 from .losses import ImageLoss, frequency, ssim
 from .perceptual import PerceptualLoss, perceptual_loss
-from .state import Trained
 
 
 class Objective:
@@ -21,6 +22,7 @@ class Objective:
         config: of the run.
         device: where it is trained.
         dtype: number format of the discriminator's passes.
+        scaler: of the losses.
         vgg: file of VGG19's weights for the perceptual term; None takes random ones.
 
     Attributes:
@@ -33,7 +35,12 @@ class Objective:
     """
 
     def __init__(
-        self, config: TrainConfig, device: torch.device, dtype: torch.dtype, vgg: str | Path | None = None
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        scaler: torch.amp.GradScaler,
+        vgg: str | Path | None = None,
     ) -> None:
         loss = config.loss
         self._terms: dict[str, ImageLoss] = {}
@@ -45,23 +52,26 @@ class Objective:
         if loss.perceptual:
             features: PerceptualLoss = perceptual_loss(config.perceptual, vgg).to(device)
             self._terms["perceptual"], self.trunk = features, features.label
-        self.critic = Critic(config.adversarial, loss, config.seed, device, dtype) if loss.judged else None
+        self.critic = Critic(config.adversarial, loss, config.seed, device, dtype, scaler) if loss.judged else None
         self._judged, self._pairs = False, []
         for number, phase in enumerate(config.phases, 1):
-            self._check(number, phase, device)
+            self._check(number, phase, config, device)
 
-    def begin_phase(self) -> None:
+    def begin_phase(self, world: World) -> None:
         """Makes the discriminator's optimiser anew."""
         if self.critic is not None:
-            self.critic.begin()
+            self.critic.begin(world)
 
-    def begin_step(self, phase: PhaseConfig) -> None:
+    def begin_step(self, phase: PhaseConfig, rate: float = 0.0) -> None:
         """Forgets the step before.
 
         Args:
             phase: that the step belongs to.
+            rate: the learning rate as a part of its peak.
         """
         self._judged, self._pairs = phase.adversarial, []
+        if self.critic is not None and self._judged:
+            self.critic.begin_step(rate)
 
     def __call__(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         """The unweighted terms of one stage by name.
@@ -76,24 +86,32 @@ class Objective:
             self._pairs.append((output.detach(), target))
         return terms
 
-    def backward(self, step: int, share: float) -> dict[str, float]:
-        """The gradient of the discriminator for the step's results, see `Critic.backward`; nothing without one."""
+    def backward(self, step: int, weight: float, wait: bool = False) -> dict[str, float]:
+        """The gradient of the discriminator for the results since the last call, see `Critic.backward`."""
         if self.critic is None or not self._judged:
             return {}
-        return self.critic.backward(self._pairs, step, share)
+        pairs, self._pairs = self._pairs, []
+        return self.critic.backward(pairs, step, weight, wait)
+
+    def clipped(self) -> dict[str, float]:
+        """Clips the discriminator's gradient; its norm by name, nothing where it has no part."""
+        if self.critic is None or not self._judged:
+            return {}
+        return {"discriminator_gradient": self.critic.clipped()}
 
     def update(self) -> None:
         """Takes the discriminator's step."""
         if self.critic is not None and self._judged:
             self.critic.update()
 
-    def parts(self) -> list[Trained]:
-        """What the run's state holds besides the chain."""
-        return [] if self.critic is None else [self.critic.part]
+    def learners(self) -> list[Learner]:
+        """What the run's state holds besides the model."""
+        return [] if self.critic is None else [self.critic.learner]
 
-    def _check(self, number: int, phase: PhaseConfig, device: torch.device) -> None:
+    def _check(self, number: int, phase: PhaseConfig, config: TrainConfig, device: torch.device) -> None:
         # The first stage's results are the smallest; better now than hours later, when the phase begins.
-        smallest = torch.full((1, 3, 2 * phase.crop, 2 * phase.crop), 0.5, device=device)
+        side = phase.crop * (2 if config.upsampler is None else int(config.upsampler.get("scale", 2)))
+        smallest = torch.full((1, 3, side, side), 0.5, device=device)
         self.begin_step(phase)
         try:
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a training run is set up from: a chain of its own, in a mode and a number format that can learn."""
+"""In what mode, and in which number format, a network learns."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..chain import Chain, channels_last
 from ..precision import resolve_dtype
-from .config import TrainConfig
 
 
 @contextmanager
@@ -19,28 +17,16 @@ def learning() -> Iterator[None]:
         yield
 
 
-def trainable(init: Chain | None, config: TrainConfig, device: torch.device) -> Chain:
-    """A chain of the run's own, ready for training: a copy of `init`, or one at birth, which the seed decides."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        chain = Chain(config.chain)
-    if init is not None:
-        chain.load_state_dict(init.state_dict())
-    return channels_last(chain.to(device)).train()
-
-
 def training_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The format of the forward pass, see `core.precision.resolve_dtype`; never float16.
-
-    Raises:
-        ValueError: `name` is unknown, or fp16.
-    """
+    """The format of the forward pass, see `core.precision.resolve_dtype`."""
     dtype = resolve_dtype(name, device)
-    if dtype != torch.float16:
-        return dtype
-    if name == "auto":  # float16 loses small gradients
-        return torch.float32
-    raise ValueError(f"dtype: expected auto, fp32 or bf16 for training, got {name!r}")
+    # float16 loses small gradients: it is for those who ask for it, and then the losses are scaled
+    return torch.float32 if name == "auto" and dtype is torch.float16 else dtype
+
+
+def loss_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
+    """Scales losses so that float16 holds their gradients (Micikevicius 2018, arXiv 1710.03740); else does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
 
 
 def training_autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

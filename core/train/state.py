@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import CheckpointError, load_into, read_checkpoint, write_checkpoint
+from ..checkpoint import Checkpoint, CheckpointError, load_into, read_checkpoint, write_checkpoint
 from ..config import from_dict, to_dict
 from .config import TrainConfig
 from .ema import EMA
+from .learner import Learner
 
 KIND = "training state"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -29,10 +30,12 @@ class Counters:
         ema_updates: of the average.
         bad_steps: steps in a row, up to now, whose loss or gradient was not finite.
         best_stages: stages that were trained when the best model was found.
-        best: its score, Y-PSNR in dB averaged over the stages; None before the first validation.
+        best: its score by the config's `select`, averaged over the stages; None before the first validation.
         best_step: steps it had been trained for.
         seconds: time spent in steps.
         data: fingerprint of the training pictures.
+        loss_scale: what losses are multiplied by in float16, 0 in other formats.
+        loss_scale_steps: since it was changed last.
     """
 
     step: int = 0
@@ -43,31 +46,13 @@ class Counters:
     best_step: int = 0
     seconds: float = 0.0
     data: str = ""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network with what its training needs besides: prefixes of its tensors in the file are made of the name.
-
-    Attributes:
-        name: "" for the chain.
-        network: the weights in training.
-        optimizer: its Adam.
-    """
-
-    name: str
-    network: nn.Module
-    optimizer: torch.optim.Adam
-
-    @property
-    def prefix(self) -> str:
-        """Of the optimiser's tensors."""
-        return f"{self.name}_optimizer" if self.name else "optimizer"
+    loss_scale: float = 0.0
+    loss_scale_steps: int = 0
 
 
 def save_state(
     path: Path,
-    parts: list[Trained],
+    parts: list[Learner],
     ema: EMA[Any],
     counters: Counters,
     config: TrainConfig,
@@ -78,7 +63,7 @@ def save_state(
     Args:
         path: destination, ending in .safetensors.
         parts: the networks in training.
-        ema: the chain's average.
+        ema: the model's average.
         counters: where the run is.
         config: of the run, which is resumed only with the same.
         provenance: what the run's models say of themselves.
@@ -92,13 +77,8 @@ def save_state(
     write_checkpoint(path, tensors, kind=KIND, config=state, provenance=provenance)
 
 
-def load_state(
-    path: Path, parts: list[Trained], ema: EMA[Any], config: TrainConfig
-) -> tuple[Counters, dict[str, Any]]:
-    """Puts everything back.
-
-    Returns:
-        The counters and the provenance.
+def read_state(path: Path, config: TrainConfig) -> tuple[Counters, Checkpoint]:
+    """Where a run is, and what `restore` puts back.
 
     Raises:
         CheckpointError: the file is no training state, is damaged, or belongs to a run with another config.
@@ -107,15 +87,28 @@ def load_state(
     _check_config(path, checkpoint.config.get("run"), config)
     known = {item.name for item in fields(Counters)}
     try:
-        counters = from_dict(Counters, {k: v for k, v in checkpoint.config.items() if k in known})
+        return from_dict(Counters, {k: v for k, v in checkpoint.config.items() if k in known}), checkpoint
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
+
+
+def restore(checkpoint: Checkpoint, counters: Counters, parts: list[Learner], ema: EMA[Any]) -> None:
+    """Puts weights and optimisers back.
+
+    Args:
+        checkpoint: of `read_state`.
+        counters: of `read_state`.
+        parts: the networks in training, their optimisers as the run's phase has them.
+        ema: the model's average.
+
+    Raises:
+        CheckpointError: tensors are missing or do not fit.
+    """
     load_into(ema.model, checkpoint.tensors, "ema.")
     ema.updates = counters.ema_updates
     for part in parts:
         load_into(part.network, checkpoint.tensors, _model_prefix(part))
         _restore_moments(part, checkpoint.tensors)
-    return counters, checkpoint.provenance
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -126,11 +119,11 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink()
 
 
-def _model_prefix(part: Trained) -> str:
+def _model_prefix(part: Learner) -> str:
     return f"{part.name}." if part.name else "model."
 
 
-def _moments(part: Trained) -> dict[str, Tensor]:
+def _moments(part: Learner) -> dict[str, Tensor]:
     return {
         f"{part.prefix}.{key}.{name}": torch.as_tensor(value)
         for name, parameter in part.network.named_parameters()
@@ -138,7 +131,7 @@ def _moments(part: Trained) -> dict[str, Tensor]:
     }
 
 
-def _restore_moments(part: Trained, tensors: Mapping[str, Tensor]) -> None:
+def _restore_moments(part: Learner, tensors: Mapping[str, Tensor]) -> None:
     part.optimizer.state.clear()
     for name, parameter in part.network.named_parameters():
         state = dict(_moments_of(f"{part.prefix}.{{}}.{name}", parameter, tensors))

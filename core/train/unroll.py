@@ -6,24 +6,28 @@ first. Nothing is clamped and nothing tiled; otherwise it is the arithmetic of `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..adaptive_noise import adaptive_sigma, laplace_nll
 from ..chain import Chain
 from ..fusion import fuse
+from ..noise import generator
 from ..resample import resample
 from ..residual import skip
 from ..stage import Stage
 from .config import LossConfig
-from .data import Batch
 from .losses import pixel_loss
+from .share import Share
 
 # sigma of the training noise in units of sigma_r: from one that hardly shows to one that hides the detail
 NOISE_RANGE = (0.25, 4.0)
 TIME_RANGE = (0.05, 1.0)
+MAP_FLOOR = 0.25  # of a smooth map, whose highest value is 1
+_MAP_CELLS = 5  # cells a side of the grid that a smooth map grows from
 
 
 # unweighted terms by name of (a stage's result, its target), each [B, 3, h, w]
@@ -31,52 +35,47 @@ ImageTerms = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 
 def unrolled_losses(
-    chain: Chain,
-    batch: Batch,
-    loss: LossConfig,
-    noisy: float,
-    generator: torch.Generator,
-    image_terms: ImageTerms | None = None,
+    chain: Chain, share: Share, loss: LossConfig, image_terms: ImageTerms | None = None
 ) -> dict[str, Tensor]:
-    """Runs the chain over a batch.
+    """Runs the chain over some crops.
 
     Args:
         chain: the model in training.
-        batch: crops at `stages + 1` scales.
+        share: crops at `stages + 1` scales.
         loss: weights; terms of weight 0 are not computed.
-        noisy: part of the batch that also goes through the noisy paths.
-        generator: of the step, on the CPU.
         image_terms: further terms of each stage's result.
 
     Returns:
-        unweighted terms by name, each a scalar averaged over the stages.
+        unweighted terms by name, each a scalar averaged over the stages, times the weight of the share.
 
     Raises:
         ValueError: the only terms with a weight need noisy crops, and there are none.
     """
-    image, pixel = batch.scales[0], pixel_loss(loss.pixel)
+    scales = share.batch.scales
+    image, pixel = scales[0], pixel_loss(loss.pixel, loss.channel)
     terms: dict[str, list[Tensor]] = {}
-    for number, target in enumerate(batch.scales[1:], 1):
+    for number, target in enumerate(scales[1:], 1):
         stage = chain.stage(number)
         up = stage.upsampler(image)
-        count = round(noisy * target.shape[0])
-        output, extra = _denoised(stage, up, target, count, loss, generator)
+        denoiser, ones = stage.denoiser, up.new_ones(1, 1, 1, 1)
+        output = denoiser(torch.zeros_like(up), up, torch.zeros_like(up[:, :1]), ones)
+        found = _noisy_terms(stage, up, target, share, number, loss)
         before = resample(image, (target.shape[2], target.shape[3]))
         output = _skip_and_fuse(stage, output, before)
         if loss.output:
-            terms.setdefault("output", []).append(pixel(output, target))
+            found["output"] = share.weight * pixel(output, target)
         if loss.upsampler:
-            terms.setdefault("upsampler", []).append(pixel(up, target))
+            found["upsampler"] = share.weight * pixel(up, target)
         if loss.controller:
             known = up.detach()
-            terms.setdefault("controller", []).append(laplace_nll(target - known, stage.controller(known)))
+            found["controller"] = share.weight * laplace_nll(target - known, stage.controller(known))
         if image_terms is not None:
-            extra |= image_terms(output, target)
-        for name, value in extra.items():
+            found |= {name: share.weight * value for name, value in image_terms(output, target).items()}
+        for name, value in found.items():
             terms.setdefault(name, []).append(value)
         image = output
     if not terms:
-        raise ValueError(f"noisy: expected a part of the batch of {image.shape[0]} for the only terms, got {noisy}")
+        raise ValueError(f"noisy: expected a part of the batch of {share.size} for the only terms, got none")
     return {name: torch.stack(values).mean() for name, values in terms.items()}
 
 
@@ -85,42 +84,69 @@ def weighted_sum(terms: dict[str, Tensor], loss: LossConfig) -> Tensor:
     return torch.stack([getattr(loss, name) * value for name, value in terms.items()]).sum()
 
 
-def _denoised(
-    stage: Stage, up: Tensor, target: Tensor, count: int, loss: LossConfig, generator: torch.Generator
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The regression of the whole batch, and the losses of the noisy paths on its first `count` crops."""
-    denoiser, ones = stage.denoiser, up.new_ones(1, 1, 1, 1)
-    output = denoiser(torch.zeros_like(up), up, torch.zeros_like(up[:, :1]), ones)
-    extra: dict[str, Tensor] = {}
-    if count == 0:
-        return output, extra
-    y, x = up[:count].detach(), target[:count]  # the noisy paths teach the denoiser, not the upsampler
-    sigma = _training_sigma(y, denoiser.config.sigma_r, generator)
-    noise = torch.randn(y.shape, generator=generator).to(y.device)  # drawn on the CPU: the same on every device
+def _noisy_terms(
+    stage: Stage, up: Tensor, target: Tensor, share: Share, number: int, loss: LossConfig
+) -> dict[str, Tensor]:
+    """The losses of the noisy paths on the share's noisy crops; 0 where the noisy ones are all in other shares."""
+    names = [name for name in ("refine", "blind") if getattr(loss, name)]
+    if not share.noisy or not names:
+        return {}
+    if not share.local:
+        return {name: 0.0 * up.mean() for name in names}
+    # the noisy paths teach the denoiser, not the upsampler
+    y, x = up[share.local].detach(), target[share.local]
+    random = _Noise(share, number, (3, *y.shape[2:]), y.device)
+    denoiser = stage.denoiser
+    sigma = denoiser.config.sigma_r * training_map(y, random)
+    noise, eta = random.normal(), random.uniform(*TIME_RANGE)
+    terms = {}
     if loss.refine:
-        low, high = TIME_RANGE
-        eta = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator).to(y.device)
         z = (1 - eta) * (x - y) + eta.sqrt() * sigma * noise
         c_out = denoiser.coefficients(sigma, eta)[1]
         error = (denoiser(z, y, sigma, eta) - x).abs() / c_out
-        extra["refine"] = denoiser.config.sigma_r * error.mean()
+        terms["refine"] = share.noisy_weight * denoiser.config.sigma_r * error.mean()
     if loss.blind:
-        half = max(count // 2, 1)
-        level = sigma[:half]
-        tau = (denoiser.config.sigma_r**2 + level**2).sqrt()
-        error = (denoiser.blind(y[:half] + level * noise[:half], level) - x[:half]).abs() / tau
-        extra["blind"] = denoiser.config.sigma_r * error.mean()
-    return output, extra
+        tau = (denoiser.config.sigma_r**2 + sigma**2).sqrt()
+        error = (denoiser.blind(y + sigma * noise, sigma) - x).abs() / tau
+        terms["blind"] = share.noisy_weight * denoiser.config.sigma_r * error.mean()
+    return terms
 
 
-def _training_sigma(y: Tensor, sigma_r: float, generator: torch.Generator) -> Tensor:
-    """Mixed maps: half uniform, half along the gradient, at levels spread evenly on a log scale."""
-    B = y.shape[0]
+class _Noise:
+    """Draws on the CPU for all noisy crops of the step's whole batch, and gives those of the share."""
+
+    def __init__(self, share: Share, stage: int, shape: Sequence[int], device: torch.device) -> None:
+        self._generator = generator(share.seed, stage)
+        self._count, self._items = share.noisy, share.noisy_items
+        self._shape, self._device = shape, device
+
+    def normal(self) -> Tensor:
+        """Unit Gaussian noise, [N, 3, H, W]."""
+        drawn = torch.randn(self._count, *self._shape, generator=self._generator)
+        return drawn[self._items].to(self._device)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0, cells: int = 1) -> Tensor:
+        """Even values in low..high, [N, 1, cells, cells]."""
+        drawn = torch.rand(self._count, 1, cells, cells, generator=self._generator)
+        return (low + (high - low) * drawn[self._items]).to(self._device)
+
+
+def training_map(y: Tensor, random: _Noise) -> Tensor:
+    """Mixed noise maps: half uniform, a quarter along the gradient, a quarter smooth blobs as a hand paints them.
+
+    Their levels are spread evenly on a log scale over `NOISE_RANGE`, in units of sigma_r.
+
+    Args:
+        y: the upsampled images, [N, 3, H, W].
+        random: of these images.
+    """
     low, high = NOISE_RANGE
-    level = low * (high / low) ** torch.rand(B, 1, 1, 1, generator=generator).to(y.device)
-    uniform = torch.rand(B, 1, 1, 1, generator=generator).to(y.device) < 0.5
+    level = low * (high / low) ** random.uniform()
+    kind = random.uniform()
+    smooth = F.interpolate(random.uniform(MAP_FLOOR, 1.0, _MAP_CELLS), y.shape[-2:], mode="bicubic").clamp(MAP_FLOOR, 1)
     edges = adaptive_sigma(y.clamp(0, 1), "gradient", 1.0, 1.0)
-    return sigma_r * level * torch.where(uniform, torch.ones_like(edges), edges)
+    shaped = torch.where(kind < 0.75, edges, smooth)
+    return level * torch.where(kind < 0.5, torch.ones_like(edges), shaped)
 
 
 def _skip_and_fuse(stage: Stage, current: Tensor, before: Tensor) -> Tensor:

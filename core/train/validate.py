@@ -1,76 +1,140 @@
-"""Validation on a fixed set: Y-PSNR of every stage on the middle of each picture, by the protocol."""
+"""Validation on a fixed set: Y-PSNR, SSIM and PD-squeeze after every stage, on the middle of each picture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from ..chain import Chain
-from ..metrics import psnr
+from ..metrics import psnr, ssim
+from ..perceptual_distance import PerceptualDistance
 from ..pictures import PictureError
-from .data import PictureFolder
 from .degrade import matlab_imresize
+from .distributed import World
+from .pictures import Pictures
 
 SIDE = 512  # pixels of each picture's middle: enough to rank models, quick enough to run often
-FEWEST = 4  # pixels of the input's short side; of less the cropped border leaves nothing
+FEWEST = 8  # pixels of the input's short side; of less the cropped border leaves too little for SSIM
+FEWEST_PD = 13  # the same for PD-squeeze
 BEST_PSNR = 100.0  # dB given to a picture that is met exactly, which has no finite PSNR
 
+Enlarge = Callable[[Tensor], list[Tensor]]  # an input [1, 3, h, w] in 0..1 to the results, stage by stage
 
-def large_enough(pictures: PictureFolder, stages: int) -> list[int]:
-    """The pictures that can be reduced by 2^stages.
+
+@dataclass(frozen=True)
+class Subject:
+    """A validation picture and its reductions.
+
+    Attributes:
+        input: `[1, 3, h, w]` float32 in 0..1.
+        targets: what each stage should make of it.
+    """
+
+    input: Tensor
+    targets: tuple[Tensor, ...]
+
+
+def large_enough(pictures: Pictures, factor: int, fewest: int = FEWEST) -> list[int]:
+    """The pictures that can be reduced by a factor.
+
+    Args:
+        pictures: the set.
+        factor: by which.
+        fewest: pixels that their short side must have then.
 
     Raises:
         ValueError: there are none.
     """
     short = [min(size) for size in pictures.sizes]
-    side = FEWEST * 2**stages
+    side = fewest * factor
     usable = [index for index, length in enumerate(short) if length >= side]
     if not usable:
         raise ValueError(f"val: expected pictures of at least {side}x{side} px, got at most {max(short)} px")
     return usable
 
 
-def validate(
-    chain: Chain,
-    pictures: PictureFolder,
-    stages: int,
-    dtype: str = "auto",
-    poll: Callable[[], None] | None = None,
-) -> dict[str, float]:
-    """Mean Y-PSNR in dB after each stage, by name ("x2", "x4", …), targets being the picture reduced.
-
-    Pictures that are too small or cannot be decoded are left out.
+def subject(pictures: Pictures, index: int, factors: Sequence[int], side: int = SIDE) -> Subject:
+    """The middle of a picture at every scale, reduced as the benchmarks do.
 
     Args:
-        chain: the model.
+        pictures: the set.
+        index: which.
+        factors: size after each stage, in multiples of the input.
+        side: of the middle, at most.
+
+    Raises:
+        PictureError: it cannot be decoded.
+    """
+    picture = torch.from_numpy(pictures[index].copy()).permute(2, 0, 1)[None]
+    H, W = (min(length, side) // factors[-1] * factors[-1] for length in picture.shape[-2:])
+    top, left = (picture.shape[-2] - H) // 2, (picture.shape[-1] - W) // 2
+    truth = picture[..., top : top + H, left : left + W]
+    sizes = [(H * factor // factors[-1], W * factor // factors[-1]) for factor in (1, *factors[:-1])]
+    scales = [matlab_imresize(truth, size).float() / 255 for size in sizes] + [truth.float() / 255]
+    return Subject(scales[0], tuple(scales[1:]))
+
+
+def validate(
+    enlarge: Enlarge,
+    pictures: Pictures,
+    factors: Sequence[int],
+    *,
+    distance: PerceptualDistance | None = None,
+    poll: Callable[[], None] | None = None,
+    world: World | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """Mean quality after each stage.
+
+    Pictures that are too small or cannot be decoded are left out. Several processes measure some pictures each.
+
+    Args:
+        enlarge: the model.
         pictures: the validation set.
-        stages: how many stages to run; the input is the picture reduced by 2^stages.
-        dtype: format of the networks.
+        factors: size after each stage, in multiples of the input.
+        distance: PD-squeeze; None leaves it out.
         poll: called before each picture; may raise to stop.
+        world: of the run.
+        device: that processes exchange figures on.
+
+    Returns:
+        Y-PSNR in dB by factor ("x2", "x4", …), Y-SSIM ("x2_ssim") and PD-squeeze ("x2_pd").
 
     Raises:
         ValueError: there is no picture that can be used.
     """
-    sums, count = [0.0] * stages, 0
-    factor = 2**stages
-    for index in large_enough(pictures, stages):
+    world = world or World()
+    names = [f"x{factor}{suffix}" for factor in factors for suffix in ("", "_ssim", *(["_pd"] if distance else []))]
+    totals, count = dict.fromkeys(names, 0.0), 0
+    usable = large_enough(pictures, factors[-1], FEWEST_PD if distance else FEWEST)
+    for index in usable[world.rank :: world.size]:
         if poll is not None:
             poll()
         try:
-            pixels = pictures[index]
+            measured = subject(pictures, index, factors)
         except PictureError:  # the folder has named it
             continue
-        picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-        H, W = (min(side, SIDE) // factor * factor for side in picture.shape[-2:])
-        top, left = (picture.shape[-2] - H) // 2, (picture.shape[-1] - W) // 2
-        truth = picture[..., top : top + H, left : left + W]
-        targets = [matlab_imresize(truth, scale=1 / 2**k) for k in range(stages, 0, -1)] + [truth]
-        outputs = chain.stages_of(targets[0].float() / 255, scale=factor, dtype=dtype)
-        for k, (output, target) in enumerate(zip(outputs, targets[1:], strict=True)):
-            quality = float(psnr(output, target.float() / 255, crop=2 ** (k + 1)))
-            sums[k] += min(quality, BEST_PSNR)
+        for factor, output, target in zip(factors, enlarge(measured.input), measured.targets, strict=True):
+            totals[f"x{factor}"] += min(float(psnr(output, target, crop=factor)), BEST_PSNR)
+            totals[f"x{factor}_ssim"] += float(ssim(output, target, crop=factor))
+            if distance is not None:
+                totals[f"x{factor}_pd"] += float(distance.measure(output, target, crop=factor))
         count += 1
-    if count == 0:
-        raise ValueError(f"val: none of the pictures under {pictures.root} can be decoded")
-    return {f"x{2 ** (k + 1)}": total / count for k, total in enumerate(sums)}
+    *sums, counted = world.sums([*totals.values(), count], torch.device(device))
+    if counted == 0:
+        raise ValueError(f"val: none of the pictures of {pictures.name} can be decoded")
+    return {name: total / counted for name, total in zip(names, sums, strict=True)}
+
+
+def score(values: dict[str, float], select: str) -> float:
+    """What a validation says of a model, higher being better: the mean over the stages, PD-squeeze negated.
+
+    Args:
+        values: of `validate`.
+        select: "psnr", "ssim" or "pd".
+    """
+    suffix = {"psnr": "", "ssim": "_ssim", "pd": "_pd"}[select]
+    chosen = [value for name, value in values.items() if name.partition("_")[2] == suffix.removeprefix("_")]
+    return round((-1 if select == "pd" else 1) * sum(chosen) / len(chosen), 6)

@@ -16,7 +16,7 @@ from progressive_upsampling.core.cli.train_plan import duration
 from progressive_upsampling.core.cli.train_report import Report
 from progressive_upsampling.core.config import to_dict
 from progressive_upsampling.core.pictures import write_picture
-from progressive_upsampling.core.train import loop
+from progressive_upsampling.core.train import task
 from progressive_upsampling.core.train.config import PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.history import read_history
 from progressive_upsampling.core.train.recipe import read_config
@@ -123,7 +123,7 @@ def test_a_signal_saves_and_ends_with_130_and_the_run_goes_on_exactly(
     assert run("train", "--config", config, "--data", photos, "--out", straight)[0] == 0
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        calls, original = [], loop.unrolled_losses
+        calls, original = [], task.unrolled_losses
 
         def losses(*args):
             calls.append(1)
@@ -131,7 +131,7 @@ def test_a_signal_saves_and_ends_with_130_and_the_run_goes_on_exactly(
                 signal.raise_signal(number)
             return original(*args)
 
-        patch.setattr(loop, "unrolled_losses", losses)
+        patch.setattr(task, "unrolled_losses", losses)
         status, out, err = run("train", "--config", config, "--data", photos, "--out", stopped)
     assert status == 130 and out == "" and "saved at step 3 of 5" in err and "--resume" in err
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -143,7 +143,7 @@ def test_a_signal_saves_and_ends_with_130_and_the_run_goes_on_exactly(
 
 
 def test_a_second_signal_does_not_wait_for_the_step(run, config, photos, tmp_path, monkeypatch):
-    calls, original = [], loop.unrolled_losses
+    calls, original = [], task.unrolled_losses
 
     def losses(*args):
         calls.append(1)
@@ -153,7 +153,7 @@ def test_a_second_signal_does_not_wait_for_the_step(run, config, photos, tmp_pat
             raise AssertionError("went on")
         return original(*args)
 
-    monkeypatch.setattr(loop, "unrolled_losses", losses)
+    monkeypatch.setattr(task, "unrolled_losses", losses)
     status, _, err = run("train", "--config", config, "--data", photos, "--out", tmp_path / "run")
     assert status == 130 and "saved at step 1 of 5" in err
 
@@ -192,7 +192,7 @@ def test_files_that_cannot_be_read_are_named_while_it_trains(run, config, photos
     (photos / "broken.png").write_text("no picture")
     status, _, err = run("train", "--config", config, "--data", photos, "--out", tmp_path / "run", "--steps", "2")
     assert status == 0 and "warning: data: skipping" in err and "broken.png" in err
-    assert logging.getLogger(loop.__name__.rpartition(".")[0]).handlers == []
+    assert logging.getLogger(task.__name__.rpartition(".")[0]).handlers == []
 
 
 def test_threads_are_set(run, config, photos, tmp_path):

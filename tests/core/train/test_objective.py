@@ -22,14 +22,17 @@ from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, Tr
 from progressive_upsampling.core.train.critic import Critic
 from progressive_upsampling.core.train.discriminators import DiscriminatorConfig
 from progressive_upsampling.core.train.history import read_history
-from progressive_upsampling.core.train.loop import HISTORY, LAST, STATE, Trainer
+from progressive_upsampling.core.train.loop import Trainer
 from progressive_upsampling.core.train.objective import Objective
 from progressive_upsampling.core.train.perceptual import PerceptualConfig, PerceptualLoss
+from progressive_upsampling.core.train.run_folder import HISTORY, LAST, STATE
+from progressive_upsampling.core.train.setup import loss_scaler
 from progressive_upsampling.core.train.vgg import random_vgg
 
 from .conftest import tiny_chain, tiny_config
 
 CPU = torch.device("cpu")
+UNSCALED = loss_scaler(CPU, torch.float32)
 SMALL = DiscriminatorConfig("patch", width=2, layers=1, scales=1)
 PERCEPTUAL = PerceptualConfig({"conv1_2": 1.0})
 PHASE = PhaseConfig(stages=1, steps=2, crop=6, batch=1, learning_rate=1e-3, warmup=0, noisy=0.0)
@@ -76,18 +79,19 @@ def stop_at(step: int):
 
 def test_terms_are_those_of_their_functions():
     loss = LossConfig(ssim=1, frequency=1, perceptual=1)
-    objective = Objective(tiny_config(loss=loss, perceptual=PERCEPTUAL, phases=(PHASE,)), CPU, torch.float32)
+    config = tiny_config(loss=loss, perceptual=PERCEPTUAL, phases=(PHASE,))
+    objective = Objective(config, CPU, torch.float32, UNSCALED)
     objective.begin_step(PHASE)
     output, target = pair()
     found = objective(output, target)
     perceptual = PerceptualLoss(random_vgg(0, 2), PERCEPTUAL.layers, "")
     expected = {"ssim": losses.ssim, "frequency": losses.frequency, "perceptual": perceptual}
     assert found == {name: term(output, target) for name, term in expected.items()}
-    assert objective.critic is None and objective.backward(0, 1.0) == {} and objective.parts() == []
+    assert objective.critic is None and objective.backward(0, 1.0) == {} and objective.learners() == []
 
 
 def test_without_weights_there_are_no_terms_and_no_networks():
-    objective = Objective(tiny_config(), CPU, torch.float32)
+    objective = Objective(tiny_config(), CPU, torch.float32, UNSCALED)
     assert objective(*pair()) == {} and objective.critic is None and objective.trunk == ""
 
 
@@ -183,7 +187,7 @@ def test_every_phase_gives_the_discriminator_a_new_optimiser(photos, tmp_path):
     ages = []
 
     def on_step(done: int, total: int, values: dict[str, float]) -> None:
-        state = trainer.objective.critic.optimizer.state.values()
+        state = trainer.objective.critic.learner.optimizer.state.values()
         ages.append(max((int(moments["step"]) for moments in state), default=0))
 
     trainer = Trainer(gan_config(), photos, tmp_path / "run", on_step=on_step)
@@ -207,7 +211,7 @@ def test_the_seed_decides_the_discriminator(photos, tmp_path):
 @pytest.fixture
 def critic() -> Critic:
     config = AdversarialConfig("hinge", SMALL, learning_rate=1e-2)
-    return Critic(config, LossConfig(adversarial=1, feature_matching=1), 0, CPU, torch.float32)
+    return Critic(config, LossConfig(adversarial=1, feature_matching=1), 0, CPU, torch.float32, UNSCALED)
 
 
 def test_the_generators_terms_are_those_of_their_functions_and_spare_the_discriminator(critic):
@@ -225,14 +229,14 @@ def test_the_generators_terms_are_those_of_their_functions_and_spare_the_discrim
 
 def test_only_the_terms_with_a_weight_are_computed():
     for loss in (LossConfig(adversarial=1), LossConfig(feature_matching=1)):
-        terms = Critic(AdversarialConfig(discriminator=SMALL), loss, 0, CPU, torch.float32).terms(*pair())
+        terms = Critic(AdversarialConfig(discriminator=SMALL), loss, 0, CPU, torch.float32, UNSCALED).terms(*pair())
         assert [getattr(loss, name) for name in terms] == [1]
 
 
 def test_the_discriminators_gradient_is_that_of_its_loss():
     for r1, step in ((0.0, 0), (10.0, 4), (10.0, 5)):
         config = AdversarialConfig("vanilla", replace(SMALL, spectral=False), r1=r1, r1_every=4, clip=1e9)
-        critic = Critic(config, LossConfig(adversarial=1), 0, CPU, torch.float32)
+        critic = Critic(config, LossConfig(adversarial=1), 0, CPU, torch.float32, UNSCALED)
         pairs = [pair(0), pair(1)]
         values = critic.backward(pairs, step, 1.0)
         found = [parameter.grad.clone() for parameter in critic.network.parameters()]
@@ -255,21 +259,25 @@ def test_the_discriminators_gradient_is_that_of_its_loss():
 
 def test_the_discriminator_learns_to_tell_results_from_pictures():
     config = AdversarialConfig("vanilla", replace(SMALL, width=8), learning_rate=1e-2)
-    critic = Critic(config, LossConfig(adversarial=1), 0, CPU, torch.float32)
+    critic = Critic(config, LossConfig(adversarial=1), 0, CPU, torch.float32, UNSCALED)
     generator, values = torch.Generator().manual_seed(0), {}
     for step in range(40):
         target = torch.rand(4, 3, 16, 16, generator=generator)
+        critic.begin_step(1.0)
         values = critic.backward([(torch.nn.functional.avg_pool2d(target, 3, 1, 1), target)], step, 1.0)
+        critic.clipped()
         critic.update()
     assert values["discriminator_right"] == 1.0 and values["discriminator"] < 1.0  # 2 ln 2 where it knows nothing
 
 
 def test_the_discriminators_rate_follows_the_share_and_its_gradient_the_limit(critic):
-    critic.config = replace(critic.config, clip=1e-3)
-    values = critic.backward([pair()], 0, 0.25)
-    assert critic.optimizer.param_groups[0]["lr"] == pytest.approx(0.25e-2)
+    critic.learner.clip = 1e-3
+    critic.begin_step(0.25)
+    critic.backward([pair()], 0, 1.0)
+    norm_before = critic.clipped()
+    assert critic.learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.25e-2)
     norm = torch.stack([p.grad.norm() for p in critic.network.parameters()]).norm()
-    assert values["discriminator_gradient"] > 1e-3 and norm.item() == pytest.approx(1e-3, rel=1e-2)
+    assert norm_before > 1e-3 and norm.item() == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_a_discriminator_that_is_not_finite_spoils_no_step(photos, tmp_path, monkeypatch):
@@ -280,7 +288,7 @@ def test_a_discriminator_that_is_not_finite_spoils_no_step(photos, tmp_path, mon
     seen = []
 
     def on_step(done: int, total: int, values: dict[str, float]) -> None:
-        networks = (trainer.chain, trainer.objective.critic.network)
+        networks = (trainer.model, trainer.objective.critic.network)
         seen.append((trainer.counters.bad_steps, [p.detach().clone() for n in networks for p in n.parameters()]))
 
     phases = (PHASE, replace(PHASE, steps=3, adversarial=True))

@@ -73,7 +73,15 @@ def test_steps_belong_to_the_phases_in_order():
 
 @pytest.mark.parametrize(
     "change",
-    [{"phases": ()}, {"seed": -1}, {"seed": 2**32}, {"ema": 1.5}, {"clip": 0.0}, {"dtype": "int8"}, {"memory": -1}],
+    [
+        {"phases": ()},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"ema": 1.5},
+        {"clip": 0.0},
+        {"dtype": "int8"},
+        {"select": "lpips"},
+    ],
 )
 def test_a_bad_setting_is_named(change):
     with pytest.raises(ValueError, match=next(iter(change))):

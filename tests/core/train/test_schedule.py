@@ -1,30 +1,50 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from progressive_upsampling.core.train.ema import EMA
-from progressive_upsampling.core.train.schedule import learning_rate
+from progressive_upsampling.core.train.phase import PhaseConfig
+from progressive_upsampling.core.train.schedule import cosine, stepped
 
 
 def test_the_rate_rises_linearly_then_falls_as_a_cosine():
-    rates = [learning_rate(step, 100, 2.0, warmup=10, final=0.1) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.2 * k for k in range(1, 11)])
-    assert rates[10] == 2.0 and rates[55] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
+    rates = [cosine(step, 100, warmup=10, final=0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert rates[10] == 1.0 and rates[55] == pytest.approx(0.1 + 0.9 * 0.5)
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
-    assert rates[-1] == pytest.approx(0.2, abs=1e-3)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
 
 
 def test_without_warm_up_the_rate_begins_at_its_peak():
-    assert learning_rate(0, 1, 3.0) == 3.0
-    assert learning_rate(0, 5, 3.0, warmup=0, final=1.0) == learning_rate(4, 5, 3.0, final=1.0) == 3.0
+    assert cosine(0, 1) == 1.0
+    assert cosine(0, 5, warmup=0, final=1.0) == cosine(4, 5, final=1.0) == 1.0
 
 
 def test_a_warm_up_longer_than_the_phase_never_divides_by_zero():
-    assert [learning_rate(step, 2, 1.0, warmup=4) for step in range(2)] == [0.25, 0.5]
+    assert [cosine(step, 2, warmup=4) for step in range(2)] == [0.25, 0.5]
+
+
+def test_steps_lower_the_rate_again_and_again():
+    rates = [stepped(step, 4, 0.5, warmup=2) for step in range(9)]
+    assert rates == [0.5, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_a_phase_has_the_schedule_that_it_names():
+    phase = PhaseConfig(stages=1, steps=50, warmup=5, final=0.2, step_size=10, gamma=0.3)
+    for step in (0, 4, 5, 30, 49):
+        assert phase.share_at(step) == cosine(step, 50, 5, 0.2)
+        assert replace(phase, schedule="step").share_at(step) == stepped(step, 10, 0.3, 5)
+        assert replace(phase, schedule="constant").share_at(step) == min((step + 1) / 5, 1.0)
+
+
+def test_a_longer_phase_warms_up_and_decays_in_the_same_parts():
+    phase = PhaseConfig(stages=1, steps=50, warmup=5, schedule="step", step_size=10).scaled(100)
+    assert (phase.steps, phase.warmup, phase.step_size) == (100, 10, 20)
 
 
 def test_the_average_follows_its_formula():

@@ -13,23 +13,40 @@ from progressive_upsampling.core import tensor_file
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from progressive_upsampling.core.config import to_dict
-from progressive_upsampling.core.train.config import LossConfig
+from progressive_upsampling.core.train.config import LossConfig, TrainConfig
 from progressive_upsampling.core.train.ema import EMA
-from progressive_upsampling.core.train.setup import trainable
-from progressive_upsampling.core.train.state import Counters, Trained, load_state, remove_leftovers, save_state
+from progressive_upsampling.core.train.learner import Learner
+from progressive_upsampling.core.train.setup import loss_scaler
+from progressive_upsampling.core.train.state import Counters, read_state, remove_leftovers, restore, save_state
+from progressive_upsampling.core.train.task import ChainTask, trainable
 
 from .conftest import tiny_chain, tiny_config
 
 CONFIG = tiny_config(chain=tiny_chain(1))
 
 
-def parts_of(chain: Chain) -> list[Trained]:
-    return [Trained("", chain, torch.optim.Adam(chain.parameters(), 1e-2))]
+CPU = torch.device("cpu")
 
 
-def trained(seed: int = 0) -> tuple[list[Trained], EMA[Chain]]:
+def newborn(seed: int = 0) -> Chain:
+    return trainable(ChainTask(CONFIG.chain), None, seed, CPU)
+
+
+def parts_of(chain: Chain) -> list[Learner]:
+    learner = Learner("", chain, 1.0, loss_scaler(CPU, torch.float32))
+    learner.set_rate(1e-2)
+    return [learner]
+
+
+def load(path: Path, parts: list[Learner], ema: EMA[Chain], config: TrainConfig = CONFIG) -> Counters:
+    counters, checkpoint = read_state(path, config)
+    restore(checkpoint, counters, parts, ema)
+    return counters
+
+
+def trained(seed: int = 0) -> tuple[list[Learner], EMA[Chain]]:
     """A chain, its optimiser and its average after two steps."""
-    chain = trainable(None, replace(CONFIG, seed=seed), torch.device("cpu"))
+    chain = newborn(seed)
     parts, ema = parts_of(chain), EMA(chain)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(2):
@@ -40,33 +57,34 @@ def trained(seed: int = 0) -> tuple[list[Trained], EMA[Chain]]:
     return parts, ema
 
 
-def everything(parts: list[Trained], ema: EMA[Chain]) -> list[torch.Tensor]:
+def everything(parts: list[Learner], ema: EMA[Chain]) -> list[torch.Tensor]:
     state = parts[0].optimizer.state_dict()["state"]
     moments = [value for _, moment in sorted(state.items()) for _, value in sorted(moment.items())]
     return [*parts[0].network.state_dict().values(), *ema.model.state_dict().values(), *moments]
 
 
-def save(path: Path, parts: list[Trained], ema: EMA[Chain], counters: Counters | None = None) -> None:
+def save(path: Path, parts: list[Learner], ema: EMA[Chain], counters: Counters | None = None) -> None:
     save_state(path, parts, ema, counters or Counters(step=2), CONFIG, {"recipe": "test"})
 
 
 def test_a_state_comes_back_to_the_bit(tmp_path):
-    counters = Counters(3, 0, 2, 1, 30.25, 2, 1.5, "abc")
+    counters = Counters(3, 0, 2, 1, 30.25, 2, 1.5, "abc", 1024.0, 7)
     parts, ema = trained()
     save(tmp_path / "s.safetensors", parts, ema, counters)
     other_parts, other_ema = trained(seed=1)
     other_ema.updates = 0
-    loaded, provenance = load_state(tmp_path / "s.safetensors", other_parts, other_ema, CONFIG)
-    assert loaded == replace(counters, ema_updates=2) and other_ema.updates == 2 and provenance == {"recipe": "test"}
+    loaded = load(tmp_path / "s.safetensors", other_parts, other_ema)
+    assert loaded == replace(counters, ema_updates=2) and other_ema.updates == 2
+    assert read_state(tmp_path / "s.safetensors", CONFIG)[1].provenance == {"recipe": "test"}
     pairs = list(zip(everything(parts, ema), everything(other_parts, other_ema), strict=True))
     assert len(pairs) > 100 and all(torch.equal(a, b) and a.stride() == b.stride() for a, b in pairs)
 
 
 def test_a_state_without_moments_empties_the_optimiser(tmp_path):
-    chain = trainable(None, CONFIG, torch.device("cpu"))
+    chain = newborn()
     save(tmp_path / "s.safetensors", parts_of(chain), EMA(chain))
     parts, ema = trained()
-    load_state(tmp_path / "s.safetensors", parts, ema, CONFIG)
+    load(tmp_path / "s.safetensors", parts, ema)
     assert not parts[0].optimizer.state
 
 
@@ -76,7 +94,7 @@ def test_another_config_is_refused_by_the_name_of_what_changed(tmp_path):
     before = [tensor.clone() for tensor in everything(parts, ema)]
     changed = replace(CONFIG, seed=5, loss=LossConfig(output=2.0))
     with pytest.raises(CheckpointError, match="different: loss, seed"):
-        load_state(tmp_path / "s.safetensors", parts, ema, changed)
+        load(tmp_path / "s.safetensors", parts, ema, changed)
     assert all(torch.equal(a, b) for a, b in zip(before, everything(parts, ema), strict=True))
 
 
@@ -88,7 +106,7 @@ def test_a_state_from_before_a_setting_existed_is_still_read(tmp_path):
     del run["clip"], run["loss"]["blind"]
     config = {"run": run, "step": 2, "ema_updates": 2}
     write_checkpoint(tmp_path / "s.safetensors", old.tensors, kind=old.kind, config=config, provenance={})
-    counters, _ = load_state(tmp_path / "s.safetensors", parts, ema, CONFIG)
+    counters = load(tmp_path / "s.safetensors", parts, ema)
     assert counters == Counters(step=2, ema_updates=2)
 
 
@@ -99,14 +117,14 @@ def test_a_damaged_state_is_refused(tmp_path, config):
     save(path, parts, ema)
     write_checkpoint(path, read_checkpoint(path).tensors, kind="training state", config=config, provenance={})
     with pytest.raises(CheckpointError, match="safetensors: "):
-        load_state(path, parts, ema, CONFIG)
+        load(path, parts, ema)
 
 
 def test_a_model_is_no_state(tmp_path):
     parts, ema = trained()
     ema.model.save(tmp_path / "model.safetensors", {})
     with pytest.raises(CheckpointError, match="training state"):
-        load_state(tmp_path / "model.safetensors", parts, ema, CONFIG)
+        load(tmp_path / "model.safetensors", parts, ema)
 
 
 @pytest.mark.parametrize("where", ["fsync", "replace"])

@@ -13,13 +13,15 @@ from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint
 from progressive_upsampling.core.metrics import psnr
 from progressive_upsampling.core.resample import resample
-from progressive_upsampling.core.train import loop, validate
+from progressive_upsampling.core.train import loop, task
+from progressive_upsampling.core.train import step as step_module
 from progressive_upsampling.core.train.about import About
 from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.degrade import matlab_imresize
 from progressive_upsampling.core.train.history import read_history
-from progressive_upsampling.core.train.loop import BEST, CONFIG, HISTORY, LAST, MAX_BAD_STEPS, STATE, Trainer
+from progressive_upsampling.core.train.loop import MAX_BAD_STEPS, Trainer
 from progressive_upsampling.core.train.recipe import read_config
+from progressive_upsampling.core.train.run_folder import BEST, CONFIG, CURVES, HISTORY, LAST, SAMPLES, STATE
 
 from .conftest import noise_picture, save, soft_picture, tiny_chain, tiny_config
 
@@ -36,6 +38,10 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def steps_of(run: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in entry.items() if k not in TIMES} for entry in read_history(run / HISTORY)]
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -66,7 +72,10 @@ def straight(photos, tmp_path) -> Path:
 
 
 def test_a_run_leaves_its_files(straight):
-    assert sorted(path.name for path in straight.iterdir()) == sorted([STATE, LAST, BEST, HISTORY, CONFIG])
+    assert sorted(path.name for path in straight.iterdir()) == sorted(
+        [STATE, LAST, BEST, HISTORY, CONFIG, CURVES, SAMPLES]
+    )
+    assert sorted(path.name for path in (straight / SAMPLES).iterdir()) == [f"{n:07}.png" for n in (2, 4, 6)]
     assert [entry["step"] for entry in read_history(straight / HISTORY)] == list(range(6))
     assert read_config(straight / CONFIG) == tiny_config()
     assert Chain.from_pretrained(straight / LAST).config == tiny_chain()
@@ -77,7 +86,12 @@ def test_every_step_is_in_the_history_with_all_terms(straight):
     terms = {"output", "upsampler", "refine", "blind", "controller"}
     assert all({"loss", "lr", "gradient", "seconds", "wait"} | terms <= entry.keys() for entry in entries)
     measured = [[key for key in entry if key[0] == "x"] for entry in entries]
-    assert measured == [[], ["x2"], [], ["x2", "x4"], [], ["x2", "x4", "x8"]]
+    assert measured == [[], measures("x2"), [], measures("x2", "x4"), [], measures("x2", "x4", "x8")]
+    assert [entry["phase"] for entry in entries] == [0, 0, 1, 1, 2, 2]
+
+
+def measures(*factors: str) -> list[str]:
+    return [name for factor in factors for name in (factor, f"{factor}_ssim")]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -115,14 +129,14 @@ def test_a_run_broken_off_inside_a_step_is_never_saved_half(photos, straight, tm
             calls += 1
             if calls == 4:
                 if where == "optimizer":  # some weights have moved already
-                    next(iter(trainer.chain.parameters())).data.add_(1.0)
+                    next(iter(trainer.model.parameters())).data.add_(1.0)
                 raise KeyboardInterrupt
             return original(*args, **options)
 
         return call
 
     if where == "forward":
-        monkeypatch.setattr(loop, "unrolled_losses", breaking(loop.unrolled_losses))
+        monkeypatch.setattr(task, "unrolled_losses", breaking(task.unrolled_losses))
     elif where == "optimizer":
         monkeypatch.setattr(torch.optim.Adam, "step", breaking(torch.optim.Adam.step))
     else:
@@ -153,9 +167,9 @@ def test_a_run_stopped_while_it_validates_validates_again(photos, straight, tmp_
 
 
 def test_a_finished_run_is_left_as_it_is(straight, photos):
-    before = {path.name: path.read_bytes() for path in straight.iterdir()}
+    before = files_of(straight)
     model = Trainer(tiny_config(), photos, straight, val=photos).run(resume=True)
-    assert {path.name: path.read_bytes() for path in straight.iterdir()} == before
+    assert files_of(straight) == before
     assert same(dict(model.state_dict()), weights(straight / LAST))
 
 
@@ -195,18 +209,18 @@ def test_a_stage_takes_over_the_weights_it_is_told_to(photos, tmp_path):
     first, before = trainer.ema.model.stage(1).state_dict(), trainer.ema.model.stage(2).state_dict()
     assert not same(dict(first), dict(before))
     trainer._begin(trainer.config.phases[1])
-    for chain in (trainer.chain, trainer.ema.model):
+    for chain in (trainer.model, trainer.ema.model):
         assert same(dict(chain.stage(2).state_dict()), dict(first))
-    assert not trainer.optimizer.state
+    assert not trainer.stepper.learner.optimizer.state
 
 
 def test_every_phase_begins_once_with_a_new_optimiser(photos, tmp_path, monkeypatch):
     begun, original = [], Trainer._begin
 
     def begin(self: Trainer, phase: PhaseConfig) -> None:
-        before = self.optimizer
+        before = self.stepper.learner.optimizer
         original(self, phase)
-        assert self.optimizer is not before
+        assert self.stepper.learner.optimizer is not before
         begun.append((self.step, phase.stages))
 
     monkeypatch.setattr(Trainer, "_begin", begin)
@@ -215,13 +229,13 @@ def test_every_phase_begins_once_with_a_new_optimiser(photos, tmp_path, monkeypa
 
 
 def test_the_noise_of_every_step_and_seed_is_its_own(photos, tmp_path, monkeypatch):
-    seeds, original = [], loop.unrolled_losses
+    seeds, original = [], task.unrolled_losses
 
     def losses(*args):
-        seeds.append(args[4].initial_seed())
+        seeds.append(args[1].seed)
         return original(*args)
 
-    monkeypatch.setattr(loop, "unrolled_losses", losses)
+    monkeypatch.setattr(task, "unrolled_losses", losses)
     for seed in (0, 1, 2**32 - 1):
         Trainer(tiny_config(seed=seed).scaled(3), photos, tmp_path / str(seed)).run()
     assert len(set(seeds)) == 9
@@ -260,7 +274,7 @@ def test_pictures_too_small_for_a_later_phase_are_found_out_before_the_first(pho
 
 def spoil(monkeypatch: pytest.MonkeyPatch, bad: set[int], how: str) -> None:
     """Makes the loss, or only its gradient, not finite at the calls named."""
-    original, calls = loop.weighted_sum, iter(range(10_000))
+    original, calls = step_module.weighted_sum, iter(range(10_000))
 
     def total(terms, loss):
         value = original(terms, loss)
@@ -269,7 +283,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, bad: set[int], how: str) -> None:
         # the root's slope at 0 is infinite: a finite loss, and no finite gradient
         return value * math.nan if how == "loss" else value + (0.0 * value).sqrt()
 
-    monkeypatch.setattr(loop, "weighted_sum", total)
+    monkeypatch.setattr(step_module, "weighted_sum", total)
 
 
 @pytest.mark.parametrize("how", ["loss", "gradient"])
@@ -278,7 +292,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(photos, tmp_path, monk
     seen = []
 
     def on_step(done: int, total: int, values: dict[str, float]) -> None:
-        seen.append((trainer.counters.bad_steps, [p.detach().clone() for p in trainer.chain.parameters()]))
+        seen.append((trainer.counters.bad_steps, [p.detach().clone() for p in trainer.model.parameters()]))
 
     phase = PhaseConfig(stages=1, steps=4, crop=4, batch=1, warmup=0)
     config = tiny_config(chain=tiny_chain(1), phases=(phase,))
@@ -315,8 +329,8 @@ def test_the_count_of_bad_steps_survives_a_stop(photos, tmp_path, monkeypatch):
 def test_the_best_model_is_kept_and_more_stages_count_for_more(photos, tmp_path, monkeypatch):
     scores = iter([30.0, 20.0, 21.0, 20.5])
 
-    def measure(chain, pictures, stages, *_: object) -> dict[str, float]:
-        return {f"x{2**k}": score for score in [next(scores)] for k in range(1, stages + 1)}
+    def measure(enlarge, pictures, factors, **_: object) -> dict[str, float]:
+        return {f"x{factor}": score for score in [next(scores)] for factor in factors}
 
     monkeypatch.setattr(loop, "validate", measure)
     phases = (PhaseConfig(stages=1, steps=1, crop=4, batch=1), PhaseConfig(stages=2, steps=3, crop=4, batch=1))
@@ -373,37 +387,6 @@ def test_training_lowers_the_loss_and_beats_bicubic_on_what_it_saw(tmp_path):
     learned = psnr(model(small, 2, dtype="fp32"), truth, crop=2)
     bicubic = psnr(resample(small, (64, 64)).clamp(0, 1), truth, crop=2)
     assert learned > bicubic + 0.3
-
-
-def test_validation_measures_every_stage_by_the_protocol(photos):
-    chain = Chain(tiny_chain(1)).eval()
-    found = validate.validate(chain, loop.PictureFolder(photos, 1 << 20), 2, "fp32")
-    sums = [0.0, 0.0]
-    for path in sorted(photos.iterdir()):
-        picture = torch.from_numpy(loop.PictureFolder(path.parent, 0)[sorted(photos.iterdir()).index(path)].copy())
-        H, W = picture.shape[0] // 4 * 4, picture.shape[1] // 4 * 4
-        top, left = (picture.shape[0] - H) // 2, (picture.shape[1] - W) // 2
-        truth = picture[top : top + H, left : left + W].permute(2, 0, 1)[None]
-        middle = matlab_imresize(truth, scale=0.5)
-        image = matlab_imresize(truth, scale=0.25).float() / 255
-        for k, target in enumerate((middle, truth)):  # at birth the chain is bicubic
-            image = resample(image, tuple(target.shape[-2:])).clamp(0, 1)
-            sums[k] += float(psnr(image, target.float() / 255, crop=2 ** (k + 1)))
-    assert found == pytest.approx({"x2": sums[0] / 3, "x4": sums[1] / 3}, abs=1e-3)
-
-
-def test_validation_leaves_out_what_it_cannot_use(photos, tmp_path):
-    chain = Chain(tiny_chain(1)).eval()
-    before = validate.validate(chain, loop.PictureFolder(photos, 0), 1, "fp32")
-    save(photos / "small.png", noise_picture(7, 90))
-    (photos / "broken.png").write_bytes((photos / "0.png").read_bytes()[:3000])
-    assert validate.validate(chain, loop.PictureFolder(photos, 0), 1, "fp32") == before
-
-
-def test_a_picture_met_exactly_does_not_make_the_mean_infinite(tmp_path):
-    save(tmp_path / "v" / "flat.png", noise_picture(1, 1).repeat(40, 0).repeat(40, 1))
-    found = validate.validate(Chain(tiny_chain(1)).eval(), loop.PictureFolder(tmp_path / "v", 0), 1, "fp32")
-    assert found == {"x2": validate.BEST_PSNR}
 
 
 def test_a_loss_config_steers_the_run(photos, tmp_path):

@@ -13,7 +13,15 @@ from progressive_upsampling.core.train.config import LossConfig
 from progressive_upsampling.core.train.data import Batch
 from progressive_upsampling.core.train.losses import PIXEL_LOSSES
 from progressive_upsampling.core.train.setup import training_autocast
-from progressive_upsampling.core.train.unroll import unrolled_losses, weighted_sum
+from progressive_upsampling.core.train.share import Share, items_of
+from progressive_upsampling.core.train.unroll import (
+    MAP_FLOOR,
+    NOISE_RANGE,
+    _Noise,
+    training_map,
+    unrolled_losses,
+    weighted_sum,
+)
 
 from .conftest import tiny_chain
 
@@ -44,7 +52,15 @@ def chain() -> Chain:
 
 
 def losses(chain: Chain, crops: Batch, loss: LossConfig, noisy: float = 0.5) -> dict[str, torch.Tensor]:
-    return unrolled_losses(chain, crops, loss, noisy, torch.Generator().manual_seed(5))
+    return unrolled_losses(chain, share_of(crops, noisy), loss)
+
+
+def share_of(crops: Batch, noisy: float = 0.5, seed: int = 5, items: tuple[int, ...] | None = None) -> Share:
+    """Some crops of a step, or all of them in one share."""
+    size = crops.scales[0].shape[0]
+    chosen = tuple(range(size)) if items is None else items
+    part = Batch(tuple(scale[list(chosen)] for scale in crops.scales))
+    return Share(part, chosen, size, 1 if items is None else size // len(items), round(noisy * size), seed)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -138,7 +154,7 @@ def test_the_noise_is_that_of_the_generator(chain):
     crops = batch(1)
     first = losses(chain, crops, only("refine", "blind"))
     again = losses(chain, crops, only("refine", "blind"))
-    other = unrolled_losses(chain, crops, only("refine", "blind"), 0.5, torch.Generator().manual_seed(6))
+    other = unrolled_losses(chain, share_of(crops, seed=6), only("refine", "blind"))
     assert all(torch.equal(first[name], again[name]) and first[name] != other[name] for name in first)
 
 
@@ -200,7 +216,41 @@ def test_further_terms_are_averaged_over_the_stages(chain):
         return {"ssim": torch.tensor(float(len(seen)))}
 
     crops = batch(2)
-    terms = unrolled_losses(chain, crops, only("output"), 0.0, torch.Generator(), image_terms)
+    terms = unrolled_losses(chain, share_of(crops, 0.0), only("output"), image_terms)
     assert terms["ssim"] == 1.5 and torch.equal(seen[1][1], crops.scales[2])
     expected = torch.stack([(output - target).abs().mean() for output, target in seen]).mean()
     assert torch.equal(terms["output"], expected)
+
+
+@pytest.mark.parametrize("shares", [2, 3, 6])
+def test_the_mean_over_shares_is_the_loss_of_the_whole_batch(chain, shares):
+    crops = batch(2, count=6)
+    whole = losses(chain, crops, LossConfig(), noisy=0.5)  # three noisy crops, so that some shares of six have none
+    parts = [
+        unrolled_losses(chain, share_of(crops, items=items_of(k, shares, 6)), LossConfig()) for k in range(shares)
+    ]
+    assert all(part.keys() == whole.keys() for part in parts)
+    for name, value in whole.items():
+        mean = torch.stack([part[name] for part in parts]).mean()
+        assert torch.allclose(mean, value, rtol=1e-5, atol=1e-7), name
+
+
+def test_shares_of_unequal_size_are_weighted(chain):
+    crops = batch(1, count=5)
+    whole = losses(chain, crops, LossConfig())["output"]
+    shares = [Share(share_of(crops, items=i).batch, i, 5, 2, 2, 5) for i in (items_of(0, 2, 5), items_of(1, 2, 5))]
+    assert [len(share.items) for share in shares] == [3, 2]
+    parts = [unrolled_losses(chain, share, LossConfig())["output"] for share in shares]
+    assert torch.allclose(torch.stack(parts).mean(), whole, rtol=1e-6)
+
+
+def test_noise_maps_are_of_every_kind_and_within_their_range():
+    crops = batch(1, crop=32, count=64)
+    y = crops.scales[1]
+    maps = training_map(y, _Noise(share_of(crops, noisy=1.0), 1, tuple(y.shape[1:]), y.device))
+    low, high = NOISE_RANGE
+    assert maps.shape == (64, 1, 64, 64) and maps.min() >= low * MAP_FLOOR and maps.max() <= high
+    assert maps.amax((1, 2, 3)).min() < 0.5 and maps.amax((1, 2, 3)).max() > 2.0
+    steps = (maps.diff(dim=-1).abs() / maps.amax((1, 2, 3), keepdim=True)).amax((1, 2, 3))
+    flat, smooth, edges = steps == 0, (steps > 0) & (steps < 0.1), steps >= 0.1  # white noise is all edges
+    assert 20 <= flat.sum() <= 44 and smooth.sum() >= 6 and edges.sum() >= 6

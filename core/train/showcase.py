@@ -1,0 +1,74 @@
+"""A few pictures that a run enlarges again and again, so that one sees what it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..pictures import PictureError
+from ..resample import resample
+from .pictures import Pictures
+from .samples import Sample, sample_sheet
+from .task import Task
+from .validate import large_enough, subject
+
+COUNT = 4
+SIDE = 384  # pixels of each picture's middle; the sheet shows the place with most detail of it
+
+
+class Showcase:
+    """Pictures of the validation set, or of the training set where there is none.
+
+    Args:
+        task: what is trained.
+        pictures: the set; of it some pictures are taken, evenly spread.
+        before: the model that the run started from; None leaves it out.
+        dtype: format of the networks.
+    """
+
+    def __init__(self, task: Task, pictures: Pictures, before: nn.Module | None, dtype: str) -> None:
+        self._task, self._pictures, self._before, self._dtype = task, pictures, before, dtype
+        self._shown: dict[tuple[int, ...], list[Sample]] = {}
+
+    def sheet(self, model: nn.Module, stages: int, count: int = COUNT) -> Tensor:
+        """Input, bicubic, what the model did before and does now, and the truth; `[1, 3, H, W]` in 0..1.
+
+        Args:
+            model: as it is now.
+            stages: how many it runs.
+            count: pictures, at most `COUNT`.
+        """
+        known = self._known(stages)[:count]
+        rows = []
+        for sample in known:
+            versions = dict(sample.versions)
+            truth = versions.pop("truth")
+            now = self._task.outputs(model, versions["input"], stages, self._dtype)[-1]
+            rows.append(Sample(sample.name, {**versions, "now": now, "truth": truth}))
+        return sample_sheet(rows)
+
+    def _known(self, stages: int) -> Sequence[Sample]:
+        """What stays as it is during the run."""
+        factors = self._task.factors(stages)
+        if factors not in self._shown:
+            usable = large_enough(self._pictures, factors[-1])
+            step = max(len(usable) // COUNT, 1)
+            samples = []
+            for index in usable[::step]:
+                try:
+                    shown = subject(self._pictures, index, factors, SIDE)
+                except PictureError:  # the folder has named it
+                    continue
+                truth = shown.targets[-1]
+                bicubic = resample(shown.input, (truth.shape[2], truth.shape[3])).clamp(0, 1)
+                versions = {"input": shown.input, "bicubic": bicubic}
+                if self._before is not None:
+                    versions["before"] = self._task.outputs(self._before, shown.input, stages, self._dtype)[-1]
+                samples.append(Sample(self._pictures.names[index], {**versions, "truth": truth}))
+                if len(samples) == COUNT:
+                    break
+            if not samples:
+                raise ValueError(f"data: none of the pictures of {self._pictures.name} can be decoded")
+            self._shown[factors] = samples
+        return self._shown[factors]

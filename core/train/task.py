@@ -1,0 +1,138 @@
+"""What is trained: a chain of stages, or a single upsampler. One interface over both for the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..chain import Chain, ChainConfig, channels_last
+from ..upsample import upsample
+from ..upsamplers import Upsampler, build_upsampler, save_upsampler
+from ..upsamplers.registry import upsampler_config
+from .config import LossConfig, TrainConfig
+from .losses import pixel_loss
+from .phase import PhaseConfig
+from .share import Share
+from .unroll import ImageTerms, unrolled_losses
+
+Model = Chain | Upsampler
+
+
+class ChainTask:
+    """Training of a chain, several of its stages unrolled."""
+
+    def __init__(self, config: ChainConfig) -> None:
+        self.config = config
+
+    def build(self) -> Chain:
+        """The chain at birth."""
+        return Chain(self.config)
+
+    def factors(self, stages: int) -> tuple[int, ...]:
+        """Size after each stage, in multiples of the input."""
+        return tuple(2**k for k in range(1, stages + 1))
+
+    def losses(self, model: nn.Module, share: Share, loss: LossConfig, image_terms: ImageTerms) -> dict[str, Tensor]:
+        """The weighted share of each term, see `unrolled_losses`."""
+        return unrolled_losses(_chain(model), share, loss, image_terms)
+
+    def outputs(self, model: nn.Module, image: Tensor, stages: int, dtype: str) -> list[Tensor]:
+        """What the model makes of an image, stage by stage, as it is used: [B, 3, H·factor, W·factor] in 0..1."""
+        return _chain(model).stages_of(image, scale=2**stages, dtype=dtype)
+
+    def inherit(self, model: nn.Module, average: nn.Module, phase: PhaseConfig) -> None:
+        """A stage that is trained for the first time takes over the averaged weights that fit of another one."""
+        source = _chain(average).stage(phase.start_from).state_dict()
+        target = _chain(model).stage(phase.stages)
+        fitting = {k: v for k, v in target.state_dict().items() if k in source and source[k].shape == v.shape}
+        target.load_state_dict({k: source[k] for k in fitting}, strict=False)
+        _chain(average).stage(phase.stages).load_state_dict(target.state_dict())
+
+    def save(self, model: nn.Module, path: Path, provenance: Mapping[str, Any]) -> None:
+        """Writes a checkpoint for use."""
+        _chain(model).save(path, provenance)
+
+
+class UpsamplerTask:
+    """Training of a single upsampler of any scale."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = dict(config)
+
+    def build(self) -> Upsampler:
+        """The network at birth."""
+        return build_upsampler(self.config)
+
+    def factors(self, stages: int) -> tuple[int, ...]:
+        """Its scale."""
+        return (int(self.config.get("scale", 2)),)
+
+    def losses(self, model: nn.Module, share: Share, loss: LossConfig, image_terms: ImageTerms) -> dict[str, Tensor]:
+        """The weighted share of each term."""
+        image, target = share.batch.scales
+        output = model(image)
+        terms = image_terms(output, target)
+        if loss.output:
+            terms["output"] = pixel_loss(loss.pixel, loss.channel)(output, target)
+        return {name: share.weight * value for name, value in terms.items()}
+
+    def outputs(self, model: nn.Module, image: Tensor, stages: int, dtype: str) -> list[Tensor]:
+        """What the model makes of an image, as it is used: [B, 3, H·scale, W·scale] in 0..1."""
+        (factor,) = self.factors(stages)
+        size = (image.shape[2] * factor, image.shape[3] * factor)
+        device = next(model.parameters()).device
+        return [upsample(image.to(device), size, model, dtype=dtype).to(image.device)]
+
+    def inherit(self, model: nn.Module, average: nn.Module, phase: PhaseConfig) -> None:
+        """There are no other stages."""
+
+    def save(self, model: nn.Module, path: Path, provenance: Mapping[str, Any]) -> None:
+        """Writes a checkpoint for use."""
+        save_upsampler(model, path, provenance=provenance)  # type: ignore[arg-type]
+
+
+Task = ChainTask | UpsamplerTask
+
+
+def task_of(config: TrainConfig) -> Task:
+    """The task of a run."""
+    return ChainTask(config.chain) if config.upsampler is None else UpsamplerTask(config.upsampler)
+
+
+def config_of(model: Model) -> ChainConfig | dict[str, Any]:
+    """The config that a model of its shape is built from."""
+    return model.config if isinstance(model, Chain) else upsampler_config(model)
+
+
+def check_fits(init: Model, config: TrainConfig) -> None:
+    """Checks that a run can start from a model.
+
+    Raises:
+        ValueError: it has another config.
+    """
+    wanted = config.chain if config.upsampler is None else upsampler_config(build_upsampler(config.upsampler))
+    if config_of(init) != wanted:
+        got = type(init).__name__ if isinstance(init, Chain) != isinstance(wanted, ChainConfig) else "another shape"
+        told = "chain" if isinstance(wanted, ChainConfig) else str(wanted.get("kind"))
+        raise ValueError(f"init: expected a model with the config of the run, a {told}, got {got}")
+
+
+def trainable(task: Task, init: Model | None, seed: int, device: torch.device) -> nn.Module:
+    """A model of the run's own, ready for training: a copy of `init`, or one at birth, which the seed decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = task.build()
+    if init is not None:
+        model.load_state_dict(init.state_dict())
+    return channels_last(model.to(device)).train()  # pyright: ignore
+
+
+def _chain(model: nn.Module) -> Chain:
+    if not isinstance(model, Chain):
+        raise TypeError(f"model: expected a Chain, got {type(model).__name__}")
+    return model
+
