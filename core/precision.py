@@ -20,8 +20,8 @@ def resolve_dtype(name: str = "auto", device: torch.device | str = "cpu") -> tor
     """The format for `device`.
 
     Args:
-        name: one of DTYPES. "auto" takes bfloat16 where the device has matrix units for it (AMX on CPUs, compute
-            capability 8 and up on CUDA), float16 on other CUDA devices, float32 everywhere else.
+        name: one of DTYPES. "auto" takes bfloat16 where the device multiplies it faster (AMX or AVX512_BF16 on CPUs,
+            compute capability 8 and up on CUDA), float16 on other CUDA devices, float32 everywhere else.
         device: where the networks will run.
 
     Raises:
@@ -34,7 +34,7 @@ def resolve_dtype(name: str = "auto", device: torch.device | str = "cpu") -> tor
     if name != "auto":
         return _TORCH[name]
     if kind == "cpu":
-        return torch.bfloat16 if _has_amx() else torch.float32
+        return torch.bfloat16 if _multiplies_bf16() else torch.float32
     if kind == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     return torch.float32
@@ -48,6 +48,7 @@ def autocast(device: torch.device | str, dtype: torch.dtype) -> AbstractContextM
     return torch.autocast(kind, dtype=dtype, enabled=dtype is not torch.float32)
 
 
-def _has_amx() -> bool:
+def _multiplies_bf16() -> bool:
     # Older versions of torch cannot tell; float32 is right everywhere.
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)

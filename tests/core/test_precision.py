@@ -6,16 +6,26 @@ import torch
 from progressive_upsampling.core.precision import DTYPES, autocast, resolve_dtype
 
 
-@pytest.mark.parametrize(("amx", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_on_a_cpu_takes_bfloat16_where_there_are_matrix_units(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, expected: torch.dtype
+@pytest.mark.parametrize(
+    ("amx", "avx512", "expected"),
+    [
+        (True, True, torch.bfloat16),
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (False, False, torch.float32),
+    ],
+)
+def test_auto_on_a_cpu_takes_bfloat16_where_it_is_multiplied_faster(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     assert resolve_dtype("auto", "cpu") is resolve_dtype(device=torch.device("cpu")) is expected
 
 
 def test_auto_on_a_cpu_of_which_torch_cannot_tell_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
     assert resolve_dtype("auto", "cpu") is torch.float32
 
 
