@@ -12,19 +12,16 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..checkpoint import CheckpointError, read_tensors
-from ..tensor_file import write_whole
+from ..checkpoint import read_tensors
+from ..imagenet import Normalise, fill, fold_input, read_arrays, write_trunk
 
 # Convolutions a block; a maximum over 2x2 pixels ends each block.
 _BLOCKS = (2, 2, 4, 4, 4)
 _WIDTHS = (64, 128, 256, 512, 512)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in 0..1
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # taken off RGB in 0..255 by the original network
 
 
@@ -52,17 +49,13 @@ class VGG19(nn.Module):
         layers: their names, "conv1_1" and on.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, depth: int = len(LAYERS)) -> None:
         super().__init__()
         self.layers = tuple(LAYERS)[:depth]
         widths = [width for width, count in zip(_WIDTHS, _BLOCKS, strict=True) for _ in range(count)]
         inputs = [3, *widths]
         self.convolutions = nn.ModuleList(nn.Conv2d(inputs[i], widths[i], 3, padding=1) for i in range(depth))
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self.normalise = Normalise()
         self.requires_grad_(False)
 
     def forward(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -85,7 +78,7 @@ class VGG19(nn.Module):
         smallest = 2 ** (_block(self.layers[last]) - 1)
         if min(image.shape[-2:]) < smallest:
             raise ValueError(f"image: expected at least {smallest} px a side, got {tuple(image.shape)}")
-        x, features = (image - self.mean) / self.std, {}
+        x, features = self.normalise(image), {}
         for index in range(last + 1):
             name = self.layers[index]
             if index > 0:
@@ -104,27 +97,9 @@ def load_vgg(path: str | Path) -> VGG19:
     Raises:
         CheckpointError: unreadable, or not VGG19 in torchvision's layout; names what is wrong.
     """
-    path = Path(path)
     tensors, _ = read_tensors(path)
-    found = {name: value for name, value in tensors.items() if not name.startswith("classifier.")}
-    depth = sum(f"features.{place}.weight" in found for place in LAYERS.values())
-    network = VGG19(depth) if depth else None
-    expected: dict[str, Tensor] = {}
-    for layer, conv in zip(network.layers, network.convolutions, strict=True) if network else ():
-        for part, value in conv.named_parameters():
-            expected[f"features.{LAYERS[layer]}.{part}"] = value
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is unexpected" for name in found if name not in expected]
-    problems += [
-        f"{name} is {list(found[name].shape)} in place of {list(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
-    ]
-    if network is None or problems:
-        first = problems[0] if problems else "it is empty"
-        raise CheckpointError(f"{path}: expected VGG19 as torchvision names it, features.0.weight and on; {first}")
-    for name, value in expected.items():
-        value.copy_(found[name])
+    network = VGG19(_depth(tensors))
+    fill(_weights(network), tensors, f"{path}: expected VGG19 as torchvision names it, features.0.weight and on")
     return network.eval()
 
 
@@ -172,45 +147,27 @@ def convert_npz(source: str | Path, target: str | Path) -> VGG19:
         CheckpointError: the source is no such file, or the target cannot be written.
     """
     source, target = Path(source), Path(target)
-    arrays = _read_npz(source)
-    known = {f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")}
-    unknown = sorted(set(arrays) - known)
-    if unknown or "conv1_1.weight" not in arrays or arrays["conv1_1.weight"].shape != (64, 3, 3, 3):
-        detail = f"unknown {unknown[0]}" if unknown else "no conv1_1.weight [64, 3, 3, 3]"
-        raise CheckpointError(f"{source}: expected VGG19's conv1_1.weight, conv1_1.bias and on; {detail}")
-    tensors = {}
-    for name, array in arrays.items():
-        layer, part = name.split(".")
-        tensors[f"features.{LAYERS[layer]}.{part}"] = torch.from_numpy(array.astype(np.float32))
-    first = tensors["features.0.weight"].double()
-    mean, std, taken = (torch.tensor(v, dtype=torch.float64) for v in (MEAN, STD, CAFFE_MEAN))
-    shift = (first * (255 * mean - taken).view(1, 3, 1, 1)).sum((1, 2, 3))
-    tensors["features.0.weight"] = (first * 255 * std.view(1, 3, 1, 1)).float()
-    if "features.0.bias" in tensors:
-        tensors["features.0.bias"] = (tensors["features.0.bias"].double() + shift).float()
-    metadata = {"layout": "torchvision vgg19", "converted_from": source.name}
-    if target.suffix != ".safetensors":
-        raise CheckpointError(f"{target}: expected a name ending in .safetensors")
-    existed = target.exists()
-    write_whole(target, save(tensors, metadata))
-    try:
-        return load_vgg(target)
-    except CheckpointError:
-        if not existed:
-            target.unlink()
-        raise
+    names = {f"{layer}.{part}": f"features.{LAYERS[layer]}.{part}" for layer in LAYERS for part in ("weight", "bias")}
+    context = f"{source}: expected VGG19's conv1_1.weight [64, 3, 3, 3], conv1_1.bias and on"
+    tensors = read_arrays(source, names, context)
+    weights = _weights(VGG19(_depth(tensors)))
+    fill(weights, tensors, context, {name: array for array, name in names.items()})
+    fold_input(weights["features.0.weight"], weights["features.0.bias"], CAFFE_MEAN)
+    write_trunk(target, weights, "torchvision vgg19", source)
+    return load_vgg(target)
 
 
-def _read_npz(path: Path) -> Mapping[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise CheckpointError(f"{path}: expected a .npz file of arrays, got a single array")
-            return {name: file[name] for name in file.files}
-    except CheckpointError:
-        raise
-    except Exception as error:  # NumPy and zipfile raise nearly everything on what is no .npz
-        raise CheckpointError(f"{path}: no readable .npz file ({type(error).__name__})") from None
+def _depth(tensors: Mapping[str, Tensor]) -> int:
+    return sum(f"features.{place}.weight" in tensors for place in LAYERS.values())
+
+
+def _weights(network: VGG19) -> dict[str, Tensor]:
+    """The trunk's parameters by torchvision's names."""
+    return {
+        f"features.{LAYERS[layer]}.{part}": value
+        for layer, convolution in zip(network.layers, network.convolutions, strict=True)
+        for part, value in convolution.named_parameters()
+    }
 
 
 def _block(layer: str) -> int:

@@ -11,12 +11,11 @@ from torch import nn
 
 from progressive_upsampling.core.checkpoint import CheckpointError
 from progressive_upsampling.core.cli import main
+from progressive_upsampling.core.imagenet import MEAN, STD
 from progressive_upsampling.core.train.perceptual import PerceptualConfig, PerceptualLoss, _reference, perceptual_loss
 from progressive_upsampling.core.train.vgg import (
     CAFFE_MEAN,
     LAYERS,
-    MEAN,
-    STD,
     VGG19,
     convert_npz,
     load_vgg,
