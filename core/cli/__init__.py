@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = console.show_warning
         warnings.simplefilter("always", PictureWarning)  # one for each file, whatever was shown before
         try:
-            return importlib.import_module(f".{args.command}", __package__).run(args, console)
+            return importlib.import_module(f".{args.module}", __package__).run(args, console)
         except KeyboardInterrupt:
             console.error("interrupted")
             return INTERRUPTED
@@ -71,8 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_train(commands)
     _add_vgg(commands)
-    for command in commands.choices.values():
+    _add_squeezenet(commands)
+    for name, command in commands.choices.items():
         command.add_argument("--debug", action="store_true", help="show where an error comes from")
+        command.set_defaults(module=command.get_default("module") or name)
     return parser
 
 
@@ -140,6 +142,11 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
         help=_MODEL_HELP + "; may be repeated (default: default)",
     )
     parser.add_argument("--rgb", action="store_true", help="measure on RGB in place of Y")
+    parser.add_argument(
+        "--squeezenet",
+        metavar="FILE",
+        help="SqueezeNet's weights (see `squeezenet`), to measure PD-squeeze, a perceptual distance, too",
+    )
     parser.add_argument("--per-picture", action="store_true", help="a line for every picture")
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     _add_running(parser)
@@ -170,9 +177,10 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "train",
-        help="train a chain on a folder of pictures",
-        description="Train a chain. Ctrl-C (or SIGTERM) saves and stops; --resume goes on exactly there. The run's "
-        "folder holds last.safetensors, best.safetensors (with --val), history.jsonl, config.json and the state.",
+        help="train a chain, or a single upsampler, on a folder of pictures",
+        description="Train a model. Ctrl-C (or SIGTERM) saves and stops; --resume goes on exactly there. The run's "
+        "folder holds last.safetensors and best.safetensors, curves.png, samples/, history.jsonl, config.json and the "
+        "state. Several GPUs or machines: torchrun --nproc-per-node N -m progressive_upsampling train ...",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--config", metavar="FILE.json", help="a run as it is written to the run's folder")
@@ -180,13 +188,18 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--recipe", metavar="NAME", help="a run that comes with the package (default: chain; with --resume, the run's)"
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="pictures to train on, searched at all levels")
-    parser.add_argument("--val", metavar="DIR", help="pictures to measure on; without them there is no best model")
+    parser.add_argument(
+        "--val", metavar="DIR", help="pictures to measure on (default: the part of --data that the config says)"
+    )
     parser.add_argument("--out", default="run", metavar="RUN", help="folder of the run (default: run)")
     parser.add_argument(
-        "--init", metavar="NAME|FILE", help="the chain to start from; its shape takes the place of the config's"
+        "--init", metavar="NAME|FILE", help="the model to start from; its shape takes the place of the config's"
     )
     parser.add_argument(
         "--vgg", metavar="FILE", help="VGG19's weights for a perceptual loss (see `vgg`; default: random, said so)"
+    )
+    parser.add_argument(
+        "--squeezenet", metavar="FILE", help="SqueezeNet's weights (see `squeezenet`) to measure PD-squeeze by"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps in all; every phase is scaled alike")
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same run (default: the config's)")
@@ -209,6 +222,20 @@ def _add_vgg(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument("source", metavar="WEIGHTS.npz", help="the arrays; they may end with any convolution")
     parser.add_argument("target", metavar="VGG.safetensors", help="the file to write")
+    parser.set_defaults(module="trunk")
+
+
+def _add_squeezenet(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "squeezenet",
+        help="make SqueezeNet's weights for PD-squeeze from a .npz file",
+        description="Turn the original SqueezeNet 1.0 weights (arrays conv1.weight [96, 3, 7, 7], conv1.bias [96], "
+        "fire2.conv1x1_1.weight, …; input 255 RGB - (123, 117, 104)) into a file in torchvision's layout, as `evaluate "
+        "--squeezenet` reads it.",
+    )
+    parser.add_argument("source", metavar="WEIGHTS.npz", help="the arrays, to fire9; a classifier is left out")
+    parser.add_argument("target", metavar="SQUEEZENET.safetensors", help="the file to write")
+    parser.set_defaults(module="trunk")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
