@@ -17,11 +17,13 @@ from .fusion import FusionResult, fuse
 from .layout import from_bhwc, map_to_mask, mask_to_map, rgb_to_y, rgb_to_ycbcr, to_bhwc, ycbcr_to_rgb
 from .metrics import psnr, radial_spectrum_error, ssim
 from .noise import LearnableStrength, inject_noise
+from .perceptual_distance import PerceptualDistance
 from .picture_output import write_picture
 from .pictures import read_picture
 from .resample import resample
 from .residual import SkipWeights, SkipWeightsConfig, skip
 from .sizes import stage_sizes
+from .squeezenet import load_squeezenet
 from .stage import Stage, StageConfig
 from .tiling import run_tiled
 from .unet import AttnUNet, UNetConfig
@@ -61,6 +63,7 @@ __all__ = [
     "LearnableStrength",
     "NoiseController",
     "NoiseControllerConfig",
+    "PerceptualDistance",
     "Settings",
     "SkipWeights",
     "SkipWeightsConfig",
@@ -79,6 +82,7 @@ __all__ = [
     "gradient_map",
     "inject_noise",
     "laplace_nll",
+    "load_squeezenet",
     "load_upsampler",
     "map_to_mask",
     "mask_to_map",

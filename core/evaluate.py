@@ -17,11 +17,14 @@ from torch import Tensor
 
 from .checks import check_choice, check_image, check_integer
 from .metrics import CHANNELS, psnr, radial_spectrum_error, ssim
+from .perceptual_distance import PerceptualDistance
 from .picture_format import READABLE
 from .progress import OnStep
+from .squeezenet import SMALLEST
 from .train.degrade import matlab_imresize
 
 BICUBIC = "bicubic"  # the row that every result has: it shows whether the protocol is right
+_SSIM_WINDOW = 11  # pixels
 
 Method = Callable[[Tensor, int], Tensor]
 
@@ -36,6 +39,7 @@ class Row:
         psnr: dB.
         ssim: at most 1.
         spectrum: `radial_spectrum_error`, dB.
+        distance: PD-squeeze, see `PerceptualDistance`; None where it was not measured.
         seconds: time the method took.
     """
 
@@ -44,6 +48,7 @@ class Row:
     psnr: float
     ssim: float
     spectrum: float
+    distance: float | None
     seconds: float
 
 
@@ -83,7 +88,8 @@ class Evaluation:
         def mean(key: str) -> float:
             return math.fsum(getattr(row, key) for row in rows) / len(rows)
 
-        return Row("mean", method, mean("psnr"), mean("ssim"), mean("spectrum"), mean("seconds"))
+        distance = None if any(row.distance is None for row in rows) else mean("distance")
+        return Row("mean", method, mean("psnr"), mean("ssim"), mean("spectrum"), distance, mean("seconds"))
 
     def to_json(self) -> str:
         """The evaluation as JSON text: its fields, and "mean" by method; an infinite PSNR becomes null."""
@@ -98,6 +104,7 @@ def evaluate_folder(
     methods: Mapping[str, Method],
     *,
     channel: str = "y",
+    distance: PerceptualDistance | None = None,
     on_step: OnStep | None = None,
 ) -> Evaluation:
     """Reduce each picture as the published benchmarks do, let each method enlarge it, and compare.
@@ -111,7 +118,8 @@ def evaluate_folder(
         scale: whole factor, >= 2.
         methods: name to function of (`[1, 3, h, w]` float32 in 0..1 on the CPU, scale) to
             `[1, 3, h·scale, w·scale]` on any device. "bicubic" is always computed and cannot be given.
-        channel: "y" or "rgb".
+        channel: "y" or "rgb", for PSNR, SSIM and spectrum.
+        distance: what measures PD-squeeze, always on RGB; None leaves it out.
         on_step: called after each picture of each method, with the enlarged picture.
 
     Returns:
@@ -128,12 +136,13 @@ def evaluate_folder(
     paths = _picture_paths(Path(folder))
     names = (BICUBIC, *methods)
     rows: list[Row] = []
+    smallest = 2 * scale + (_SSIM_WINDOW if distance is None else SMALLEST)
     for path in paths:
         truth = _read_8bit(path)
         H, W = truth.shape[-2:]
         truth = truth[..., : H - H % scale, : W - W % scale]
-        if min(truth.shape[-2:]) < 11 + 2 * scale:
-            raise ValueError(f"{path}: expected at least {11 + 2 * scale} pixels a side, got {H} x {W}")
+        if min(truth.shape[-2:]) < smallest:
+            raise ValueError(f"{path}: expected at least {smallest} pixels a side, got {H} x {W}")
         reduced = matlab_imresize(truth, scale=1.0 / scale)
         for name in names:
             started = time.perf_counter()
@@ -142,7 +151,7 @@ def evaluate_folder(
             else:
                 result = _enlarge(methods[name], name, reduced, scale)
             seconds = time.perf_counter() - started
-            rows.append(_compare(path.name, name, result, truth, scale, channel, seconds))
+            rows.append(_compare(path.name, name, result, truth, scale, channel, distance, seconds))
             if on_step is not None:
                 on_step(float(len(rows)), float(len(paths) * len(names)), result.clamp(0.0, 1.0))
     return Evaluation(Path(folder).resolve().name, scale, channel, names, tuple(rows))
@@ -159,7 +168,16 @@ def _enlarge(method: Method, name: str, reduced: Tensor, scale: int) -> Tensor:
     return result.mean(dim=1, keepdim=True) if C == 1 else result
 
 
-def _compare(picture: str, method: str, result: Tensor, truth: Tensor, scale: int, channel: str, seconds: float) -> Row:
+def _compare(
+    picture: str,
+    method: str,
+    result: Tensor,
+    truth: Tensor,
+    scale: int,
+    channel: str,
+    distance: PerceptualDistance | None,
+    seconds: float,
+) -> Row:
     reference = truth.float() / 255.0
     return Row(
         picture=picture,
@@ -167,6 +185,7 @@ def _compare(picture: str, method: str, result: Tensor, truth: Tensor, scale: in
         psnr=float(psnr(result, reference, channel=channel, crop=scale)),
         ssim=float(ssim(result, reference, channel=channel, crop=scale)),
         spectrum=float(radial_spectrum_error(result, reference, channel=channel, crop=scale)),
+        distance=None if distance is None else float(distance.measure(result, reference, crop=scale)),
         seconds=seconds,
     )
 

@@ -1,4 +1,4 @@
-"""`evaluate`: PSNR and SSIM of models on a folder of pictures, beside bicubic."""
+"""`evaluate`: PSNR, SSIM and PD-squeeze of models on a folder of pictures, beside bicubic."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import argparse
 from torch import Tensor
 
 from ..evaluate import BICUBIC, Evaluation, Method, Row, evaluate_folder
+from ..perceptual_distance import PerceptualDistance
 from ..picture_output import check_target, write_atomic
 from ..precision import resolve_dtype
+from ..squeezenet import load_squeezenet
 from .console import Console, columns
 from .models import Model, load_model, pick_device
 
@@ -24,16 +26,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
         0.
 
     Raises:
-        ValueError, OSError: the folder, a picture, an option or a model is not what it should be.
+        ValueError, OSError: the folder, a picture, an option, the weights or a model is not what it should be.
     """
     device = pick_device(args.device)
     resolve_dtype(args.dtype, device)
     if args.json:
         check_target(args.json)
+    distance = PerceptualDistance(load_squeezenet(args.squeezenet)) if args.squeezenet else None
     models = [load_model(name, device) for name in args.model or ["default"] if name != BICUBIC]
     methods = {name: _method(model, args) for name, model in _named(models).items()}
     with console.progress(f"{args.data} x{args.scale}") as on_step:
-        result = evaluate_folder(args.data, args.scale, methods, channel="rgb" if args.rgb else "y", on_step=on_step)
+        channel = "rgb" if args.rgb else "y"
+        result = evaluate_folder(args.data, args.scale, methods, channel=channel, distance=distance, on_step=on_step)
     print(table(result, per_picture=args.per_picture))
     if args.json:
         write_atomic(args.json, (result.to_json() + "\n").encode())
@@ -53,7 +57,8 @@ def table(result: Evaluation, *, per_picture: bool = False) -> str:
     count = len(result.rows) // len(result.methods)
     channel = result.channel.upper()
     rows = [*(result.rows if per_picture else ()), *(result.mean(method) for method in result.methods)]
-    head = ("picture", "method", f"{channel}-PSNR", f"{channel}-SSIM", "spectrum", "seconds")
+    judged = (PerceptualDistance.name,) if rows[-1].distance is not None else ()
+    head = ("picture", "method", f"{channel}-PSNR", f"{channel}-SSIM", "spectrum", *judged, "seconds")
     cells = [head, *(_cells(row, count) for row in rows)]
     if not per_picture:
         cells = [line[1:] for line in cells]
@@ -61,12 +66,15 @@ def table(result: Evaluation, *, per_picture: bool = False) -> str:
         f"{result.folder} x{result.scale}: {count} pictures, PSNR (dB) and SSIM on 8-bit {channel}, "
         f"{result.scale} pixels cropped; spectrum: error of the power spectrum (dB, lower is better)"
     )
+    if judged:
+        title += f"; {PerceptualDistance.name}: distance of SqueezeNet 1.0 features of RGB (lower is better)"
     return "\n".join([title, *columns(cells, words=2 if per_picture else 1)])
 
 
 def _cells(row: Row, count: int) -> tuple[str, ...]:
     picture = f"mean of {count}" if row.picture == "mean" else row.picture
-    figures = (f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.spectrum:.2f}", f"{row.seconds:.2f}")
+    distance = () if row.distance is None else (f"{row.distance:.4f}",)
+    figures = (f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.spectrum:.2f}", *distance, f"{row.seconds:.2f}")
     return (picture, row.method, *figures)
 
 

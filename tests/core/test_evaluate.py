@@ -14,7 +14,9 @@ from torch import Tensor
 
 from progressive_upsampling.core.evaluate import Evaluation, evaluate_folder
 from progressive_upsampling.core.metrics import psnr, radial_spectrum_error, ssim
+from progressive_upsampling.core.perceptual_distance import PerceptualDistance
 from progressive_upsampling.core.resample import resample
+from progressive_upsampling.core.squeezenet import SqueezeNet
 from progressive_upsampling.core.train.degrade import matlab_imresize
 
 
@@ -35,6 +37,13 @@ def folder(tmp_path: Path) -> Path:
 def tensor(path: Path) -> Tensor:
     pixels = np.atleast_3d(np.array(Image.open(path)))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+@pytest.fixture
+def judge() -> PerceptualDistance:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return PerceptualDistance(SqueezeNet())
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -75,6 +84,41 @@ def test_grey_is_seen_as_rgb_and_compared_as_grey(folder: Path) -> None:
     truth = tensor(folder / "b.tif")[:, :1, :66, :90]
     expected = psnr(bilinear(matlab_imresize(truth, scale=0.5) / 255.0, 2), truth / 255.0, crop=2)
     assert grey["bilinear"].psnr == pytest.approx(float(expected), abs=0.01)
+
+
+@pytest.mark.parametrize("channel", ["y", "rgb"])
+def test_distance_is_that_of_the_8_bit_rgb_result_without_its_border(
+    folder: Path, judge: PerceptualDistance, channel: str
+) -> None:
+    result = evaluate_folder(folder, 3, {"bilinear": bilinear}, channel=channel, distance=judge)
+    for row in result.rows:
+        truth = tensor(folder / row.picture)
+        truth = truth[..., : truth.shape[2] // 3 * 3, : truth.shape[3] // 3 * 3]
+        lr = matlab_imresize(truth, scale=1 / 3)
+        sr = matlab_imresize(lr, scale=3.0) / 255.0 if row.method == "bicubic" else bilinear(lr / 255.0, 3)
+        levels = (sr.clamp(0, 1) * 255).round() / 255
+        a, b = (x[..., 3:-3, 3:-3].expand(-1, 3, -1, -1) for x in (levels, truth / 255.0))
+        assert row.distance == pytest.approx(float(judge(a, b)), rel=1e-4)
+    distances = [row.distance for row in result.rows]
+    assert len(set(distances)) == 4 and min(distances) > 0
+    assert result.mean("bilinear").distance == pytest.approx((distances[1] + distances[3]) / 2)
+    content = json.loads(result.to_json())
+    assert content["rows"][1]["distance"] == distances[1]
+    assert content["mean"]["bicubic"]["distance"] == result.mean("bicubic").distance
+
+
+def test_without_a_judge_there_is_no_distance(folder: Path) -> None:
+    result = evaluate_folder(folder, 2, {})
+    assert [row.distance for row in result.rows] == [None, None] and result.mean("bicubic").distance is None
+    content = json.loads(result.to_json())
+    assert content["rows"][0]["distance"] is None and content["mean"]["bicubic"]["distance"] is None
+
+
+def test_picture_too_small_for_the_judge_is_named(folder: Path, judge: PerceptualDistance) -> None:
+    Image.fromarray(skimage.data.astronaut()[100:124, 150:197]).save(folder / "small.png")
+    assert len(evaluate_folder(folder, 2, {}).rows) == 3
+    with pytest.raises(ValueError, match=r"small\.png: expected at least 25 pixels a side, got 24 x 47"):
+        evaluate_folder(folder, 2, {}, distance=judge)
 
 
 def test_mean_is_that_of_the_rows(folder: Path) -> None:

@@ -4,12 +4,15 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.cli import demo
 from progressive_upsampling.core.cost import chain_cost, upsampler_cost
 from progressive_upsampling.core.evaluate import evaluate_folder
+from progressive_upsampling.core.perceptual_distance import PerceptualDistance
 from progressive_upsampling.core.pictures import read_picture, write_picture
+from progressive_upsampling.core.squeezenet import SqueezeNet, load_squeezenet
 from progressive_upsampling.core.upsamplers import EDSR, FSRCNN, EDSRConfig, FSRCNNConfig
 
 
@@ -43,6 +46,43 @@ def test_the_figures_are_those_of_the_library(run, folder, chain_file, tmp_path)
     for name in ("bicubic", "small"):
         assert found["mean"][name]["psnr"] == pytest.approx(expected.mean(name).psnr, abs=0.01)
         assert found["mean"][name]["ssim"] == pytest.approx(expected.mean(name).ssim, abs=1e-3)
+
+
+@pytest.fixture
+def squeezenet_file(tmp_path):
+    path = tmp_path / "squeezenet.safetensors"
+    save_file(dict(SqueezeNet().named_parameters()), path)
+    return path
+
+
+def test_pd_squeeze_is_a_column_where_its_weights_are_given(run, folder, squeezenet_file, tmp_path):
+    file, words = tmp_path / "out.json", ("evaluate", "--data", folder, "--scale", "2", "--model", "nearest")
+    status, out, _ = run(*words, "--per-picture", "--squeezenet", squeezenet_file, "--json", file)
+    lines = [line.split() for line in out.splitlines()]
+    assert status == 0 and "PD-squeeze: distance of SqueezeNet 1.0 features" in out.splitlines()[0]
+    assert lines[1][-2:] == ["PD-squeeze", "seconds"]
+    judge = PerceptualDistance(load_squeezenet(squeezenet_file))
+    expected = evaluate_folder(folder, 2, {}, distance=judge)
+    assert [row[-2] for row in lines[2:] if "bicubic" in row] == [
+        f"{row.distance:.4f}" for row in (*expected.rows, expected.mean("bicubic"))
+    ]
+    found = json.loads(file.read_text())
+    assert found["mean"]["bicubic"]["distance"] == pytest.approx(expected.mean("bicubic").distance, rel=1e-4)
+    assert found["mean"]["nearest"]["distance"] != found["mean"]["bicubic"]["distance"]
+
+
+def test_without_weights_there_is_no_column_of_pd_squeeze(run, folder, tmp_path):
+    file = tmp_path / "out.json"
+    status, out, _ = run("evaluate", "--data", folder, "--scale", "2", "--model", "nearest", "--json", file)
+    assert status == 0 and "PD-squeeze" not in out
+    assert json.loads(file.read_text())["mean"]["nearest"]["distance"] is None
+
+
+def test_weights_of_something_else_are_one_line(run, folder, network_file):
+    words = ("evaluate", "--data", folder, "--scale", "2", "--squeezenet")
+    for file in (network_file, folder / "a.png", folder / "missing.safetensors"):
+        status, out, err = run(*words, file)
+        assert status == 1 and out == "" and err.count("\n") == 1 and file.name in err
 
 
 def test_each_picture_can_be_shown_and_rgb_measured(run, folder):
@@ -85,8 +125,6 @@ def test_info_shows_a_network(run, network_file):
 
 
 def test_info_recognises_a_foreign_network(run, tmp_path):
-    from safetensors.torch import save_file
-
     state = {
         "feature_maps.0.weight": torch.rand(64, 1, 5, 5),
         "feature_maps.0.bias": torch.rand(64),
