@@ -130,6 +130,18 @@ def test_poisson_noise_grows_with_the_root_of_the_brightness(grey):
         assert bool(torch.equal(noisy[0], noisy[1])) is bool(grey)
 
 
+def test_shares_of_the_noises_are_grey_and_of_the_blurs_round():
+    noises = [degrade(flat(128, 16), (16, 16), seed, noise=1, grey=0.3) for seed in range(200)]
+    assert sum(bool(torch.equal(noise[0], noise[1])) for noise in noises) == pytest.approx(60, abs=20)
+    dark = [degrade(flat(2, 16), (16, 16), seed, noise=1, poisson=0.3, sigma=(0.2, 0.2)) for seed in range(200)]
+    # A photon is worth ten levels here: in the dark most pixels get none.
+    assert sum(bool((noise == 0).double().mean() > 0.7) for noise in dark) == pytest.approx(60, abs=20)
+    point = flat(0, 21)
+    point[:, 10, 10] = 255
+    spots = [degrade(point, (21, 21), seed, blur=1, anisotropic=0.3, width=(0.5, 3.0))[0] for seed in range(200)]
+    assert sum(not torch.equal(spot, spot.T.flip(0)) for spot in spots) == pytest.approx(60, abs=20)
+
+
 def jpeg_of(samples: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(samples).save(file, "JPEG", quality=quality)
