@@ -14,6 +14,9 @@ from .multi_scale_fuse import MultiScaleFuse
 from .progressive_upscale import ProgressiveUpscale
 from .residual_skip import ResidualSkip
 from .save_model import SaveModel
+from .train import Train
+from .training_data import TrainingData
+from .training_losses import TrainingLosses
 from .upsample import Upsample
 
 NODES: list[type[io.ComfyNode]] = [
@@ -26,6 +29,9 @@ NODES: list[type[io.ComfyNode]] = [
     ResidualSkip,
     LoadModel,
     SaveModel,
+    TrainingData,
+    TrainingLosses,
+    Train,
     Compare,
 ]
 

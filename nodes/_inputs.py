@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -16,6 +18,10 @@ from ..core.sizes import MAX_SCALE, target_size
 
 CATEGORY = "Progressive Upsampling"
 MAX_SIDE = 16384
+NOISE_SEED = (
+    "Which noise is drawn. The same seed gives the same picture, whatever the tile size, the "
+    "device or the other images of the batch."
+)
 Model = io.Custom("PU_MODEL")
 
 
@@ -54,17 +60,9 @@ def scale_inputs(default: float) -> list[Any]:
     ]
 
 
-def seed_input() -> Any:
-    """The seed of the noise."""
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=MAX_SEED,
-        control_after_generate=True,
-        tooltip="Which noise is drawn. The same seed gives the same picture, whatever the tile size, the "
-        "device or the other images of the batch.",
-    )
+def seed_input(tooltip: str = NOISE_SEED) -> Any:
+    """The seed of what is random, the noise if nothing else is said."""
+    return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip)
 
 
 def strength_input() -> Any:
@@ -141,6 +139,27 @@ def wanted_size(image: Tensor, scale: float, width: int, height: int) -> tuple[i
         return target_size(H, W, scale, None)
     size = (height or max(round(H * width / W), 1), width or max(round(W * height / H), 1))
     return target_size(H, W, None, size)
+
+
+def inside(folder: str | Path, name: str, argument: str) -> Path:
+    """The path of a name in a folder, subfolders allowed.
+
+    Args:
+        folder: that it must not lead out of.
+        name: as a user gives it.
+        argument: name for the error.
+
+    Raises:
+        ValueError: it is empty, leads out of the folder, or has characters that file names cannot have.
+    """
+    base, stem = Path(folder).resolve(), name.strip().replace("\\", "/")
+    target = (base / stem).resolve()
+    if not stem or stem.endswith("/") or not target.is_relative_to(base) or target == base:
+        raise ValueError(f"{argument}: expected a name inside {base}, got {name!r}")
+    bad = re.search(r'[<>:"|?*\x00-\x1f]', stem)
+    if bad:
+        raise ValueError(f"{argument}: expected a file name, got {name!r} with {bad.group()!r}")
+    return target
 
 
 def map_for(mask: Tensor, image: Tensor) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import comfy.model_management as management
@@ -24,7 +27,11 @@ from ..core.chain import DEFAULT, Chain, preview_of
 from ..core.layout import to_bhwc
 from ..core.progress import OnStep, Progress
 from ..core.tiling import DEFAULT_BUDGET
+from ..core.train.run_folder import STATE
 from ..core.upsample import Enlarge
+
+Cancelled = management.InterruptProcessingException
+OutOfMemory = management.OOM_EXCEPTION
 
 FOLDER = "progressive_upsampling"
 PREVIEW_SECONDS = 0.25  # between two previews: each is encoded and sent
@@ -35,6 +42,7 @@ BYTES_PER_PIXEL = 160  # some thirteen whole RGB images in float32 are alive at 
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -140,20 +148,60 @@ def _patcher(network: nn.Module) -> Any:
     return patcher
 
 
-class Reporter:
-    """An `on_step` that moves ComfyUI's progress bar, shows previews and stops when the user cancels."""
+def whole_device() -> torch.device:
+    """ComfyUI's device, with the models that were on it moved away: for work that takes all the memory it can get."""
+    management.unload_all_models()
+    management.soft_empty_cache()
+    return management.get_torch_device()
 
-    def __init__(self) -> None:
-        self._bar = comfy.utils.ProgressBar(100)
+
+def give_back() -> None:
+    """Return the device's memory that nothing refers to any more."""
+    gc.collect()  # training leaves cycles, which hold tensors
+    management.soft_empty_cache()
+
+
+def at_rest(network: N) -> N:
+    """The network moved to where ComfyUI keeps those that do not run."""
+    return network.to(management.unet_offload_device())
+
+
+def check_cancelled() -> None:
+    """Stop here when the user has cancelled.
+
+    Raises:
+        Cancelled: they have.
+    """
+    management.throw_exception_if_processing_interrupted()
+
+
+def say(text: str) -> None:
+    """Show text on the running node, in the place of the last; nothing where no front end listens."""
+    # Not imported: outside a server there is none, and its module is heavy.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    node = getattr(server, "last_node_id", None)
+    if server is not None and node is not None:
+        server.send_progress_text(text, node, server.client_id)
+
+
+class Reporter:
+    """An `on_step` that moves ComfyUI's progress bar, shows previews and stops when the user cancels.
+
+    Args:
+        parts: of the bar.
+    """
+
+    def __init__(self, parts: int = 100) -> None:
+        self._bar, self._parts = comfy.utils.ProgressBar(parts), parts
         self._shown = 0.0
 
     def __call__(self, done: float, total: float, preview: Tensor | None, force: bool = False) -> None:
-        management.throw_exception_if_processing_interrupted()
+        check_cancelled()
         picture = None
         if preview is not None and (force or time.monotonic() - self._shown >= PREVIEW_SECONDS):
             self._shown = time.monotonic()
             picture = ("JPEG", to_pil(preview), max(preview.shape[-2:]))
-        self._bar.update_absolute(round(100 * done / max(total, 1e-9)), 100, picture)
+        self._bar.update_absolute(round(self._parts * done / max(total, 1e-9)), self._parts, picture)
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -181,17 +229,43 @@ def on_intermediate(value: Tensor) -> Tensor:
 
 
 def register_folders() -> None:
-    """Make `models/progressive_upsampling` known to ComfyUI; folders of extra_model_paths.yaml stay."""
+    """Make `models/progressive_upsampling` known to ComfyUI; folders of extra_model_paths.yaml stay.
+
+    The training runs in the output folder are known, too, as ComfyUI itself does it with what its nodes save.
+    """
     path = os.path.join(folder_paths.models_dir, FOLDER)
     with suppress(OSError):  # a read-only models folder can still be read
         os.makedirs(path, exist_ok=True)
     folder_paths.add_model_folder_path(FOLDER, path)
+    folder_paths.add_model_folder_path(FOLDER, os.fspath(runs_folder()))
 
 
 def model_files() -> list[str]:
     """Files in the model folders that could be checkpoints, by name."""
     register_folders()
-    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(checkpoint.SUFFIX)]
+    names = folder_paths.get_filename_list(FOLDER)
+    return [name for name in names if name.endswith(checkpoint.SUFFIX) and os.path.basename(name) != STATE]
+
+
+def runs_folder() -> Path:
+    """The folder that training runs are in, a folder each."""
+    return Path(folder_paths.get_output_directory()) / FOLDER
+
+
+def input_folder(folder: str, argument: str) -> Path:
+    """A folder as a user gives it: its whole path, or from ComfyUI's input folder on.
+
+    Args:
+        folder: may be in quotes, as Windows copies paths.
+        argument: name for the error.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    path = Path(folder_paths.get_input_directory()) / Path(folder.strip().strip("\"'")).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"{argument}: expected a folder, by its whole path or inside {path.parent}, got {folder!r}")
+    return path
 
 
 def model_folder() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from ..core.chain import Chain
 from ..core.checkpoint import SUFFIX
 from ..core.checks import check_choice
 from . import _runtime as runtime
-from ._inputs import CATEGORY, Model
+from ._inputs import CATEGORY, Model, inside
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -67,14 +66,7 @@ def next_path(folder: str, prefix: str) -> Path:
     Raises:
         ValueError: the prefix is empty, or leads out of the folder.
     """
-    base = Path(folder).resolve()
-    stem = prefix.strip().replace("\\", "/").removesuffix(SUFFIX)
-    target = (base / stem).resolve()
-    if not stem or stem.endswith("/") or not target.is_relative_to(base) or target == base:
-        raise ValueError(f"filename_prefix: expected a name inside {base}, got {prefix!r}")
-    bad = re.search(r'[<>:"|?*\x00-\x1f]', stem)
-    if bad:
-        raise ValueError(f"filename_prefix: expected a file name, got {prefix!r} with {bad.group()!r}")
+    target = inside(folder, prefix.strip().removesuffix(SUFFIX), "filename_prefix")
     number = 1
     while (path := target.with_name(f"{target.name}_{number:05}{SUFFIX}")).exists():
         number += 1

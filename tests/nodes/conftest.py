@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ def model_folder() -> Iterator[Path]:
     yield folder
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.fixture
+def runs() -> Iterator[Path]:
+    """The folder of training runs, not there before and after."""
+    from progressive_upsampling.nodes import _runtime
+
+    folder = _runtime.runs_folder()
+    assert not folder.exists()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -22,6 +22,9 @@ NAMES = {
     "PU_LoadModel": "Load Progressive Model",
     "PU_SaveModel": "Save Progressive Model",
     "PU_ProgressiveUpscale": "Progressive Upscale",
+    "PU_TrainingData": "Training Data",
+    "PU_TrainingLosses": "Training Losses",
+    "PU_Train": "Train",
     "PU_Compare": "Compare",
 }
 # Ids and types are what saved workflows hold: inputs may be added, never renamed, removed or retyped.
@@ -48,6 +51,17 @@ RELEASED = {
     "strength:FLOAT seed:INT noise:COMBO distribution:COMBO skip:FLOAT "
     "fusion:BOOLEAN tile:INT precision:COMBO model:PU_MODEL "
     "upscale_model:UPSCALE_MODEL -> upscaled_image:IMAGE stages:IMAGE",
+    "PU_TrainingData": "folder:STRING validation_folder:STRING validation_share:FLOAT degradation:COMBO "
+    "color_jitter:FLOAT mixup:FLOAT cutblur:FLOAT flips:BOOLEAN turns:BOOLEAN images:IMAGE "
+    "-> training_data:PU_TRAINING_DATA report:STRING",
+    "PU_TrainingLosses": "pixel:COMBO pixel_weight:FLOAT ssim:FLOAT frequency:FLOAT perceptual:FLOAT vgg:COMBO "
+    "adversarial:FLOAT feature_matching:FLOAT gan:COMBO discriminator:COMBO r1:FLOAT "
+    "adversarial_start:FLOAT upsampler:FLOAT refine:FLOAT blind:FLOAT controller:FLOAT "
+    "-> training_losses:PU_TRAINING_LOSSES",
+    "PU_Train": "data:PU_TRAINING_DATA strategy:COMBO earlier_stages:COMBO stages:INT steps:INT batch:INT crop:INT "
+    "accumulate:INT learning_rate:FLOAT seed:INT validate_every:INT keep:COMBO precision:COMBO "
+    "run_name:STRING resume:BOOLEAN squeezenet:COMBO model:PU_MODEL losses:PU_TRAINING_LOSSES "
+    "-> trained_model:PU_MODEL curves:IMAGE samples:IMAGE run_folder:STRING",
     "PU_Compare": "image:IMAGE reference:IMAGE heat_levels:FLOAT crop:INT -> metrics:STRING "
     "side_by_side:IMAGE heat_map:IMAGE",
 }

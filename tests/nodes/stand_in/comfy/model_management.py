@@ -49,6 +49,13 @@ def load_models_gpu(models: list[Any], memory_required: float = 0, force_full_lo
             loaded.append(patcher)
 
 
+def unload_all_models() -> None:
+    """Move every patched model to where it rests."""
+    for patcher in loaded:
+        patcher.model.to(patcher.offload_device)
+    loaded.clear()
+
+
 def soft_empty_cache(force: bool = False) -> None:
     """Give cached device memory back."""
 

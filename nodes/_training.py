@@ -1,0 +1,91 @@
+"""What the training nodes hand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from comfy_api.latest import io
+
+from ..core.train.adversarial import AdversarialConfig
+from ..core.train.config import LossConfig
+from ..core.train.data_config import DataConfig
+from ..core.train.perceptual import PerceptualConfig
+from ..core.train.pictures import PictureBatch, PictureFolder, Pictures, split
+from ._inputs import CATEGORY
+
+TRAINING = f"{CATEGORY}/training"
+Data = io.Custom("PU_TRAINING_DATA")
+Losses = io.Custom("PU_TRAINING_LOSSES")
+SPLIT_SEED = 0  # the same pictures are held back whatever a run's seed, so that runs can be compared
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPictures:
+    """Where the pictures of a run come from.
+
+    Attributes:
+        source: a folder, or images.
+        validation: folder of the validation pictures; None holds back a share of the source.
+        share: of the source, 0..0.5.
+        config: how pictures become crops.
+    """
+
+    source: Path | PictureBatch
+    validation: Path | None = None
+    share: float = 0.0
+    config: DataConfig = field(default_factory=DataConfig)
+
+    def open(self) -> tuple[Pictures, Pictures | None]:
+        """Training pictures, and validation pictures if there are any.
+
+        Opened anew each time, so that decoded pictures are given back with the run that they were decoded for.
+
+        Raises:
+            ValueError: no readable picture; names the input.
+        """
+        pictures = self.source if isinstance(self.source, PictureBatch) else self._folder(self.source, "folder")
+        if self.validation is not None:
+            return pictures, self._folder(self.validation, "validation_folder")
+        if self.share > 0 and len(pictures) > 1:
+            return split(pictures, self.share, SPLIT_SEED)
+        return pictures, None
+
+    def _folder(self, path: Path, argument: str) -> PictureFolder:
+        try:
+            return PictureFolder(path, self.config.memory)
+        except ValueError as error:
+            raise ValueError(f"{argument}: {str(error).removeprefix('data: ')}") from None
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """What a run minimises; the defaults are those of the node.
+
+    Attributes:
+        loss: weights of the terms.
+        perceptual: features that are compared.
+        adversarial: the discriminator.
+        vgg: file of VGG19's weights; None takes random ones.
+        start: where a discriminator takes part, the part of the steps before it does, 0 up to below 1.
+    """
+
+    loss: LossConfig = field(default_factory=LossConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    vgg: str | None = None
+    start: float = 0.25
+
+
+def expect(value: object, kind: type[T], argument: str, node: str) -> T:
+    """The value, of that type.
+
+    Raises:
+        TypeError: something else is connected.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{argument}: expected the output of {node}, got {type(value).__name__}")
+    return value

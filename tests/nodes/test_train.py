@@ -1,0 +1,406 @@
+"""Train: what comes out, what is kept when it is cancelled, and what is given back."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as management
+import comfy.utils
+import pytest
+import torch
+from torch import Tensor
+
+from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint
+from progressive_upsampling.core.metrics import psnr
+from progressive_upsampling.core.train.config import LossConfig, TrainConfig
+from progressive_upsampling.core.train.degrade import matlab_imresize
+from progressive_upsampling.core.train.loop import Trainer
+from progressive_upsampling.core.train.pictures import PictureBatch, split
+from progressive_upsampling.core.train.recipe import read_config
+from progressive_upsampling.core.train.strategies import phases_of
+from progressive_upsampling.nodes import _runtime, _training_run
+from progressive_upsampling.nodes.load_model import LoadModel
+from progressive_upsampling.nodes.progressive_upscale import ProgressiveUpscale
+from progressive_upsampling.nodes.save_model import SaveModel
+from progressive_upsampling.nodes.train import Train
+from progressive_upsampling.nodes.training_data import TrainingData
+from progressive_upsampling.nodes.training_losses import TrainingLosses
+
+from .conftest import call
+
+Picture = Callable[..., Tensor]
+QUICK = {"steps": 4, "batch": 2, "crop": 8, "precision": "fp32", "learning_rate": 1e-3, "validate_every": 2}
+
+
+@pytest.fixture
+def data(picture: Picture) -> Any:
+    """Three pictures, one of them held back."""
+    return call(TrainingData, images=picture(66, 71, batch=3), validation_share=0.1)[0]
+
+
+@pytest.fixture
+def train(chain: Chain, data: Any, runs: Path) -> Callable[..., tuple[Any, ...]]:
+    """A function that trains the tiny chain for a few steps."""
+
+    def run(**changes: Any) -> tuple[Any, ...]:
+        return call(Train, **({"data": data, "model": chain} | QUICK | changes))
+
+    return run
+
+
+@pytest.fixture
+def hook() -> Iterator[Callable[[Callable[..., None]], None]]:
+    """A function that sets what hears of every report of a progress bar."""
+    before = comfy.utils.PROGRESS_BAR_HOOK
+    yield comfy.utils.set_progress_bar_global_hook
+    comfy.utils.set_progress_bar_global_hook(before)
+    management.interrupt_current_processing(False)
+
+
+def weights(model: Chain) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def cancel_at(step: int) -> Callable[..., None]:
+    """What a user's click in the middle of a step comes to: the server raises in the next report."""
+
+    def hear(value: float, *_: Any, **__: Any) -> None:
+        if value == step - 1:
+            management.interrupt_current_processing()
+
+    return hear
+
+
+def test_what_comes_out_is_what_the_trainer_makes(
+    train: Callable[..., tuple[Any, ...]], chain: Chain, picture: Picture, tmp_path: Path
+) -> None:
+    before = weights(chain)
+    model, curves, samples, folder = train(stages=2, seed=2**32 + 3)
+    phases = phases_of("progressive", stages=2, steps=4, weights=2, crop=8, batch=2, learning_rate=1e-3)
+    config = TrainConfig(chain=chain.config, phases=phases, seed=3, dtype="fp32", validate_every=2, save_every=200)
+    training, validation = split(PictureBatch(picture(66, 71, batch=3).movedim(-1, 1)), 0.1, 0)
+    trainer = Trainer(config, training, tmp_path / "run", val=validation, init=chain)
+    expected = trainer.run()
+    assert same(weights(model), expected.state_dict())
+    assert not same(weights(model), before)
+    assert same(weights(chain), before)
+    assert read_config(Path(folder) / "config.json") == config
+    for image in (curves, samples):
+        assert image.ndim == 4 and image.shape[-1] == 3
+        assert 0 <= image.min() < image.max() <= 1
+    torch.testing.assert_close(samples, trainer.samples().movedim(1, -1), atol=0.6 / 255, rtol=0)
+
+
+def test_the_model_is_ready_for_other_nodes_and_known_by_its_origin(
+    train: Callable[..., tuple[Any, ...]], picture: Picture, model_folder: Path
+) -> None:
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        model, *_ = train()
+        image, _ = call(ProgressiveUpscale, image=picture(), model=model, scale=2.0)
+        again, *_ = train(model=model, run_name="again")
+    assert image.shape == (1, 42, 68, 3)
+    for one in (model, again):
+        assert not one.training
+        assert not any(p.requires_grad or p.is_inference() for p in one.parameters())
+    assert not same(weights(model), weights(again))
+    (path,) = call(SaveModel, model=model)
+    known = read_checkpoint(path).provenance
+    assert (known["steps"], known["pictures"], known["data"]) == (4, 2, ["images"])
+
+
+def test_inference_mode_changes_nothing(train: Callable[..., tuple[Any, ...]]) -> None:
+    plain = train()[0]
+    with torch.inference_mode():
+        inside = train()[0]
+    assert same(weights(plain), weights(inside))
+
+
+def test_without_losses_those_of_the_node_as_it_stands_count(train: Callable[..., tuple[Any, ...]]) -> None:
+    alone = train()
+    connected = train(losses=call(TrainingLosses)[0])
+    other = train(losses=call(TrainingLosses, pixel="l2", ssim=0.1)[0])
+    assert same(weights(alone[0]), weights(connected[0]))
+    assert not same(weights(alone[0]), weights(other[0]))
+    config = read_config(Path(other[3]) / "config.json")
+    assert config.loss == LossConfig(pixel="l2", ssim=0.1)
+
+
+def test_without_a_model_the_bundled_one_is_trained(
+    train: Callable[..., tuple[Any, ...]], default_chain: Chain
+) -> None:
+    ours, named = train(model=None), train(model=default_chain)
+    assert same(weights(ours[0]), weights(named[0]))
+
+
+def test_adversarial_training_starts_where_it_is_told(train: Callable[..., tuple[Any, ...]], runs: Path) -> None:
+    (losses,) = call(TrainingLosses, adversarial=0.005, feature_matching=0.01, adversarial_start=0.5)
+    folder = Path(train(losses=losses, crop=24)[3])
+    config = read_config(folder / "config.json")
+    assert [(phase.adversarial, phase.steps) for phase in config.phases] == [(False, 2), (True, 2)]
+    entries = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert ["adversarial" in entry for entry in entries] == [False, False, True, True]
+
+
+def test_every_setting_reaches_the_run(train: Callable[..., tuple[Any, ...]], runs: Path) -> None:
+    settings = {"strategy": "progressive", "earlier_stages": "frozen", "stages": 2, "steps": 5, "batch": 3, "crop": 8}
+    _, _, _, folder = train(**settings, accumulate=2, learning_rate=2e-4, seed=9, validate_every=0, keep="best_ssim")
+    config = read_config(Path(folder) / "config.json")
+    assert config.phases == phases_of(
+        "progressive",
+        stages=2,
+        steps=5,
+        weights=2,
+        crop=8,
+        batch=3,
+        learning_rate=2e-4,
+        earlier="frozen",
+        accumulate=2,
+    )
+    assert (config.seed, config.validate_every, config.select, config.dtype) == (9, 0, "ssim", "fp32")
+    with pytest.raises(ValueError, match="strategy: expected one of"):
+        train(strategy="all")
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_cancelled_run_goes_on_as_if_nothing_had_happened(
+    step: int, train: Callable[..., tuple[Any, ...]], runs: Path, hook: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, _, samples, folder = train(run_name="whole")
+    hook(cancel_at(step))
+    with torch.inference_mode(), pytest.raises(management.InterruptProcessingException):
+        train(run_name="sub/cut")
+    assert f"stopped after {step} of 4 steps; to go on: resume on, run_name sub/cut" in caplog.text
+    assert read_checkpoint(runs / "sub" / "cut" / "state.safetensors").config["step"] == step
+    hook(None)
+    with torch.inference_mode():
+        resumed = train(run_name="sub/cut", resume=True)
+    assert same(weights(whole), weights(resumed[0]))
+    assert torch.equal(samples, resumed[2])
+    assert Path(resumed[3]) == runs / "sub" / "cut"
+    losses = [
+        [json.loads(line)["loss"] for line in (Path(path) / "history.jsonl").read_text().splitlines()]
+        for path in (folder, resumed[3])
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_cancel_takes_effect_between_the_pictures_of_a_validation(
+    train: Callable[..., tuple[Any, ...]], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def click() -> None:
+        nonlocal asked
+        asked += 1
+        raise management.InterruptProcessingException
+
+    monkeypatch.setattr(_runtime, "check_cancelled", click)
+    with pytest.raises(management.InterruptProcessingException):
+        train()
+    assert asked == 1  # the one picture measured before the first step
+    assert not runs.exists()
+
+
+def test_a_finished_run_is_not_run_again(train: Callable[..., tuple[Any, ...]], hook: Any) -> None:
+    first = train()
+    heard: list[float] = []
+    hook(lambda value, *_, **__: heard.append(value))
+    second = train(resume=True)
+    assert heard == [0, 4]
+    assert same(weights(first[0]), weights(second[0]))
+    assert torch.equal(first[2], second[2])
+
+
+def test_a_new_run_never_touches_another(train: Callable[..., tuple[Any, ...]], runs: Path) -> None:
+    folders = [Path(train(run_name="mine", seed=seed)[3]) for seed in (1, 2, 3)]
+    assert folders == [runs / "mine", runs / "mine_2", runs / "mine_3"]
+    assert read_config(folders[0] / "config.json").seed == 1
+    assert Path(train(run_name="other", resume=True)[3]) == runs / "other"
+
+
+def test_other_settings_do_not_go_on_with_a_run(train: Callable[..., tuple[Any, ...]]) -> None:
+    train()
+    with pytest.raises(
+        CheckpointError, match=r"^resume: .*different: seed; go on with the settings .*or switch resume"
+    ):
+        train(resume=True, seed=1)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../up", "/tmp/run", "what?"])
+def test_run_names_that_lead_astray_are_refused(name: str, train: Callable[..., tuple[Any, ...]], runs: Path) -> None:
+    with pytest.raises(ValueError, match="run_name: expected"):
+        train(run_name=name)
+    assert not runs.exists()
+
+
+def test_the_best_model_is_kept_if_asked_for(train: Callable[..., tuple[Any, ...]], picture: Picture) -> None:
+    spoilt = {"learning_rate": 1e-2, "validate_every": 1, "steps": 6}  # far too fast: the first step is the best
+    last, _, _, folder = train(**spoilt)
+    best, *_ = train(**spoilt, keep="best_psnr")
+    stored = Chain.from_pretrained(Path(folder) / "best.safetensors")
+    assert stored.provenance["steps"] < 6
+    assert same(weights(best), weights(stored))
+    assert not same(weights(last), weights(best))
+    assert best.provenance["steps"] == stored.provenance["steps"]
+    single = call(TrainingData, images=picture(66, 71))[0]
+    with pytest.raises(ValueError, match="keep: expected last where there are no pictures to validate with, got best"):
+        train(data=single, keep="best_psnr")
+    with pytest.raises(ValueError, match="squeezenet: expected a file"):
+        train(keep="best_pd")
+
+
+def test_the_models_of_runs_are_offered_and_their_states_are_not(train: Callable[..., tuple[Any, ...]]) -> None:
+    model, *_ = train(run_name="offered")
+    (port,) = LoadModel.GET_SCHEMA().inputs
+    offered = {Path(name).as_posix() for name in port.options}
+    assert {"offered/last.safetensors", "offered/best.safetensors"} <= offered
+    assert not any("state" in name for name in offered)
+    (name,) = (name for name in port.options if Path(name).as_posix() == "offered/last.safetensors")
+    (loaded,) = call(LoadModel, model_name=name)
+    assert same(weights(loaded), weights(model))
+
+
+def test_too_little_memory_is_explained_and_given_back(
+    train: Callable[..., tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise management.OOM_EXCEPTION("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has more to say")
+
+    given: list[bool] = []
+    monkeypatch.setattr(management, "soft_empty_cache", lambda *_: given.append(no_trainer()))
+    monkeypatch.setattr(Trainer, "_train_step", fail)
+    told = r"^batch 2, crop 8, accumulate 1: too much .* lower batch, crop or stages \(CUDA .* 2 GiB\.\)$"
+    with pytest.raises(management.OOM_EXCEPTION, match=told):
+        train()
+    assert given[-1]
+
+
+def no_trainer() -> bool:
+    """Whether no trainer is alive."""
+    return not any(type(thing) is Trainer for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_nothing_of_a_run_stays_in_memory(
+    cancelled: bool, train: Callable[..., tuple[Any, ...]], hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(management, "soft_empty_cache", lambda *_: given.append(no_trainer()))
+    if cancelled:
+        hook(cancel_at(2))
+        with pytest.raises(management.InterruptProcessingException):
+            train()
+    else:
+        train()
+    assert given[-1]
+
+
+def test_other_models_leave_the_device_first(train: Callable[..., tuple[Any, ...]], chain: Chain) -> None:
+    _runtime.load([chain], 0)
+    train()
+    known = management.loaded if hasattr(management, "loaded") else management.current_loaded_models
+    assert len(known) == 0
+
+
+def test_the_bar_moves_by_steps_and_previews_by_time(
+    train: Callable[..., tuple[Any, ...]], hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[float, float, Any]] = []
+    hook(lambda value, total, preview, **_: heard.append((value, total, preview)))
+    train(steps=6)
+    assert [report[:2] for report in heard] == [*((step, 6) for step in range(7)), (6, 6)]
+    assert [preview is not None for *_, preview in heard] == [True, *[False] * 6, True]  # the last is the samples
+    heard.clear()
+    monkeypatch.setattr(_training_run, "PREVIEW_SECONDS", 0.0)
+    monkeypatch.setattr(_training_run, "PREVIEW_SHARE", 1e9)
+    samples = train(steps=6)[2]
+    assert all(preview is not None for *_, preview in heard)
+    kind, shown, _ = heard[-1][2]
+    assert (kind, shown.mode, shown.size) == ("JPEG", "RGB", (samples.shape[2], samples.shape[1]))
+
+
+def test_previews_take_no_more_than_their_share_of_the_time(
+    train: Callable[..., tuple[Any, ...]], hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, spent = 0.0, 0.0
+    real = _training_run.Glimpse.sheet
+
+    def sheet(*arguments: Any) -> Tensor:
+        nonlocal now, spent
+        now, spent = now + 2.0, spent + 2.0  # as on a slow CPU
+        return real(*arguments)
+
+    def step(value: float, *_: Any, **__: Any) -> None:
+        nonlocal now
+        now += 1.0
+
+    monkeypatch.setattr(_training_run.Glimpse, "sheet", sheet)
+    monkeypatch.setattr(_training_run.time, "monotonic", lambda: now)
+    hook(step)
+    train(steps=200, validate_every=0, batch=1)
+    during = spent - 2.0  # without the one before the first step
+    assert 3 * 2.0 <= during <= 1.1 * _training_run.PREVIEW_SHARE * now
+
+
+def test_the_node_tells_how_far_it_is_and_what_was_measured(
+    train: Callable[..., tuple[Any, ...]], data: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(_runtime, "say", said.append)
+    monkeypatch.setattr(_training_run, "TEXT_SECONDS", 0.0)
+    model, *_ = train()
+    first, second, one, two, *_, last, result = said
+    assert (first, second) == ("getting ready", "measuring the model as it is on 1 pictures")
+    assert one.startswith("step 1 of 4\noutput 0.")
+    assert re.fullmatch(
+        r"step 2 of 4, \d\.\d\d s each, 0:0\d left\noutput 0\.\d{4}, ×2 \d\d\.\d\d → \d\d\.\d\d dB", two
+    )
+    head, measured = result.splitlines()
+    assert re.fullmatch(r"training: 4 steps in 0:0\d", head)
+    assert last.endswith(f", {measured}")
+    image = data.source[data.open()[1].indices[0]]
+    assert measured.startswith(f"×2 {_psnr(chain, image):.2f} → {_psnr(model, image):.2f} dB")
+
+
+def _psnr(model: Chain, picture: Any) -> float:
+    """Of the picture, by the protocol of the benchmarks."""
+    truth = torch.from_numpy(picture).movedim(-1, 0)[None]
+    truth = truth[..., : truth.shape[2] // 2 * 2, : truth.shape[3] // 2 * 2]
+    small = matlab_imresize(truth, scale=0.5).float() / 255
+    return float(psnr(model(small, scale=2, dtype="fp32"), truth.float() / 255, crop=2))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.4, "59:59"), (3600, "1:00:00")]
+)
+def test_times_are_written_as_clocks_show_them(seconds: float, text: str) -> None:
+    assert _training_run.clock(seconds) == text
+
+
+def test_what_is_something_else_is_refused(train: Callable[..., tuple[Any, ...]], data: Any) -> None:
+    with pytest.raises(TypeError, match="data: expected the output of Training Data, got str"):
+        train(data="pictures")
+    with pytest.raises(TypeError, match="losses: expected the output of Training Losses, got TrainingPictures"):
+        train(losses=data)
+
+
+def test_pictures_too_small_for_the_crops_are_refused(train: Callable[..., tuple[Any, ...]], runs: Path) -> None:
+    with pytest.raises(ValueError, match="data: expected pictures of at least 80x80 px for crops of 16 px at factor 4"):
+        train(strategy="end_to_end", stages=2, crop=24)
+    assert not runs.exists()
+
+
+def test_the_log_names_no_fault(train: Callable[..., tuple[Any, ...]], caplog: pytest.LogCaptureFixture) -> None:
+    train()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
