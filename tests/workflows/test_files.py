@@ -26,7 +26,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 TITLE = 30  # height of a node's title bar, which lies above its position
 PREVIEW = 210  # a preview of 512 pixels grows a node by so much at the width the workflows use
-GROWING = ("PU_Upsample", "PU_AttnUNetDenoise", "PU_ProgressiveUpscale")
+TEXT = 70  # and text so much
+GROWING = {
+    "PU_Upsample": PREVIEW,
+    "PU_AttnUNetDenoise": PREVIEW,
+    "PU_ProgressiveUpscale": PREVIEW,
+    "PU_TrainingData": TEXT,
+    "PU_Train": PREVIEW + TEXT,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,7 @@ def api(path: Path) -> dict[str, Any]:
 
 
 def test_the_workflows_of_the_readme_are_there() -> None:
-    assert {path.stem for path in FILES} >= {"progressive_128_to_1024", "progressive_quick"}
+    assert {path.stem for path in FILES} >= {"progressive_128_to_1024", "progressive_quick", "progressive_train"}
 
 
 def test_names_are_prefixed_so_that_no_other_pack_has_them() -> None:
@@ -170,8 +177,7 @@ def test_the_workflow_explains_itself(flow: Flow) -> None:
 def box(node: dict[str, Any]) -> tuple[float, float, float, float]:
     """(left, top, width, height) with the title bar and a preview to come."""
     (x, y), (w, h) = node["pos"], node["size"]
-    grown = PREVIEW if node["type"] in GROWING else 0
-    return x, y - TITLE, w, h + TITLE + grown
+    return x, y - TITLE, w, h + TITLE + GROWING.get(node["type"], 0)
 
 
 def inside(inner: tuple[float, ...], outer: list[float]) -> bool:
