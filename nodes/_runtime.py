@@ -27,13 +27,14 @@ from ..core.chain import DEFAULT, Chain, preview_of
 from ..core.layout import to_bhwc
 from ..core.progress import OnStep, Progress
 from ..core.tiling import DEFAULT_BUDGET
-from ..core.train.run_folder import STATE
+from ..core.train.run_folder import BEST, LAST
 from ..core.upsample import Enlarge
 
 Cancelled = management.InterruptProcessingException
 OutOfMemory = management.OOM_EXCEPTION
 
 FOLDER = "progressive_upsampling"
+RUNS = "output"  # before the names of what training runs have saved
 PREVIEW_SECONDS = 0.25  # between two previews: each is encoded and sent
 FIRST_RETRY_TILE = 512
 SMALLEST_TILE = 128
@@ -229,27 +230,33 @@ def on_intermediate(value: Tensor) -> Tensor:
 
 
 def register_folders() -> None:
-    """Make `models/progressive_upsampling` known to ComfyUI; folders of extra_model_paths.yaml stay.
-
-    The training runs in the output folder are known, too, as ComfyUI itself does it with what its nodes save.
-    """
+    """Make `models/progressive_upsampling` known to ComfyUI; folders of extra_model_paths.yaml stay."""
     path = os.path.join(folder_paths.models_dir, FOLDER)
     with suppress(OSError):  # a read-only models folder can still be read
         os.makedirs(path, exist_ok=True)
     folder_paths.add_model_folder_path(FOLDER, path)
-    folder_paths.add_model_folder_path(FOLDER, os.fspath(runs_folder()))
 
 
 def model_files() -> list[str]:
     """Files in the model folders that could be checkpoints, by name."""
     register_folders()
-    names = folder_paths.get_filename_list(FOLDER)
-    return [name for name in names if name.endswith(checkpoint.SUFFIX) and os.path.basename(name) != STATE]
+    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(checkpoint.SUFFIX)]
 
 
 def runs_folder() -> Path:
     """The folder that training runs are in, a folder each."""
     return Path(folder_paths.get_output_directory()) / FOLDER
+
+
+def run_models() -> list[str]:
+    """The models of training runs, by name.
+
+    They are looked for each time: output folders are tidied up, and ComfyUI's own lists of files fail when a folder
+    that they have seen is gone.
+    """
+    folder = runs_folder()
+    found = [path.relative_to(folder).as_posix() for name in (LAST, BEST) for path in folder.rglob(name)]
+    return sorted(f"{RUNS}/{name}" for name in found)
 
 
 def input_folder(folder: str, argument: str) -> Path:
@@ -275,12 +282,14 @@ def model_folder() -> str:
 
 
 def model_path(name: str) -> str:
-    """Path of a bundled model or of a file in the model folders.
+    """Path of a bundled model, of a training run's, or of a file in the model folders.
 
     Raises:
         CheckpointError: there is none of that name.
     """
     register_folders()
+    if name in run_models():
+        return os.fspath(runs_folder() / name.removeprefix(f"{RUNS}/"))
     if name not in checkpoint.bundled():
         path = folder_paths.get_full_path(FOLDER, name)
         if path is None:

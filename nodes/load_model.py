@@ -18,19 +18,20 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """The node's schema."""
-        names = [*bundled_chains(), *runtime.model_files()]
+        names = [*bundled_chains(), *runtime.model_files(), *runtime.run_models()]
         return io.Schema(
             node_id="PU_LoadModel",
             display_name="Load Progressive Model",
             category=f"{CATEGORY}/model",
-            description="Loads a model for the nodes of this pack: a bundled one, or a .safetensors file in "
-            "models/progressive_upsampling.",
+            description="Loads a model for the nodes of this pack: a bundled one, a .safetensors file in "
+            "models/progressive_upsampling, or the last or best one of a training run.",
             inputs=[
                 io.Combo.Input(
                     "model_name",
                     options=names,
                     default=DEFAULT if DEFAULT in names else None,
-                    tooltip="A bundled model, or a file in models/progressive_upsampling. Press R to see new files.",
+                    tooltip="A bundled model, a file in models/progressive_upsampling, or what a run of Train has "
+                    "saved in output/progressive_upsampling. Press R to see new files.",
                 ),
             ],
             outputs=[

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint
 from progressive_upsampling.core.metrics import psnr
+from progressive_upsampling.core.train import loop
 from progressive_upsampling.core.train.config import LossConfig, TrainConfig
 from progressive_upsampling.core.train.degrade import matlab_imresize
 from progressive_upsampling.core.train.loop import Trainer
@@ -244,15 +246,17 @@ def test_run_names_that_lead_astray_are_refused(name: str, train: Callable[..., 
     assert not runs.exists()
 
 
-def test_the_best_model_is_kept_if_asked_for(train: Callable[..., tuple[Any, ...]], picture: Picture) -> None:
-    spoilt = {"learning_rate": 1e-2, "validate_every": 1, "steps": 6}  # far too fast: the first step is the best
-    last, _, _, folder = train(**spoilt)
-    best, *_ = train(**spoilt, keep="best_psnr")
+def test_the_best_model_is_kept_if_asked_for(
+    train: Callable[..., tuple[Any, ...]], picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [1.0, 3.0, 2.0, 2.5] * 2
+    monkeypatch.setattr(loop, "score", lambda *_: scores.pop(0))
+    last, _, _, folder = train(validate_every=1)
+    best, *_ = train(validate_every=1, keep="best_psnr")
     stored = Chain.from_pretrained(Path(folder) / "best.safetensors")
-    assert stored.provenance["steps"] < 6
+    assert (last.provenance["steps"], best.provenance["steps"]) == (4, 2)
     assert same(weights(best), weights(stored))
     assert not same(weights(last), weights(best))
-    assert best.provenance["steps"] == stored.provenance["steps"]
     single = call(TrainingData, images=picture(66, 71))[0]
     with pytest.raises(ValueError, match="keep: expected last where there are no pictures to validate with, got best"):
         train(data=single, keep="best_psnr")
@@ -260,15 +264,24 @@ def test_the_best_model_is_kept_if_asked_for(train: Callable[..., tuple[Any, ...
         train(keep="best_pd")
 
 
-def test_the_models_of_runs_are_offered_and_their_states_are_not(train: Callable[..., tuple[Any, ...]]) -> None:
-    model, *_ = train(run_name="offered")
-    (port,) = LoadModel.GET_SCHEMA().inputs
-    offered = {Path(name).as_posix() for name in port.options}
-    assert {"offered/last.safetensors", "offered/best.safetensors"} <= offered
-    assert not any("state" in name for name in offered)
-    (name,) = (name for name in port.options if Path(name).as_posix() == "offered/last.safetensors")
-    (loaded,) = call(LoadModel, model_name=name)
+def test_the_models_of_runs_are_offered_as_long_as_they_are_there(
+    train: Callable[..., tuple[Any, ...]], runs: Path
+) -> None:
+    model, *_ = train(run_name="sub/offered")
+
+    def offered() -> set[str]:
+        (port,) = LoadModel.GET_SCHEMA().inputs
+        return {name for name in port.options if "offered" in name}
+
+    assert offered() == {"output/sub/offered/last.safetensors", "output/sub/offered/best.safetensors"}
+    (loaded,) = call(LoadModel, model_name="output/sub/offered/last.safetensors")
     assert same(weights(loaded), weights(model))
+    with pytest.raises(CheckpointError, match="no such model"):
+        call(LoadModel, model_name="output/sub/offered/state.safetensors")
+    shutil.rmtree(runs)  # as people tidy up their output
+    assert offered() == set()
+    with pytest.raises(CheckpointError, match="no such model"):
+        call(LoadModel, model_name="output/sub/offered/last.safetensors")
 
 
 def test_too_little_memory_is_explained_and_given_back(
