@@ -185,7 +185,10 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--config", metavar="FILE.json", help="a run as it is written to the run's folder")
     what.add_argument(
-        "--recipe", metavar="NAME", help="a run that comes with the package (default: chain; with --resume, the run's)"
+        "--recipe",
+        metavar="NAME",
+        help="a run that comes with the package: fidelity, detail, denoiser, chain, edsr_x2 (default: fidelity; with "
+        "--resume, the run's)",
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="pictures to train on, searched at all levels")
     parser.add_argument(
@@ -193,7 +196,9 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument("--out", default="run", metavar="RUN", help="folder of the run (default: run)")
     parser.add_argument(
-        "--init", metavar="NAME|FILE", help="the model to start from; its shape takes the place of the config's"
+        "--init",
+        metavar="NAME|FILE",
+        help="the model to start from, whose shape takes the place of the config's, or 'birth' (default: the config's)",
     )
     parser.add_argument(
         "--vgg", metavar="FILE", help="VGG19's weights for a perceptual loss (see `vgg`; default: random, said so)"

@@ -15,7 +15,7 @@ from types import FrameType
 import torch
 
 from ..chain import Chain
-from ..checkpoint import resolve
+from ..checkpoint import bundled, resolve
 from ..perceptual_distance import PerceptualDistance
 from ..squeezenet import load_squeezenet
 from ..train.about import About
@@ -31,7 +31,8 @@ from .models import kind_of, pick_device
 from .train_plan import duration, plan
 from .train_report import Report
 
-DEFAULT_RECIPE = "chain"
+DEFAULT_RECIPE = "fidelity"
+BIRTH = "birth"
 _LOGGER = logging.getLogger(Trainer.__module__.rpartition(".")[0])
 
 
@@ -57,9 +58,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     out = Path(args.out)
     if (out / STATE).exists() and not (args.resume or args.dry_run):
         raise ValueError(f"{out}: holds a run; go on with --resume, or choose another folder with --out")
-    init = None if args.init is None else load_init(args.init)
-    config, recipe = _config(args, init)
-    about = About(**_given(recipe=recipe, init=args.init and Path(args.init).stem, licence=args.licence))
+    config, recipe = _config(args)
+    config, init = _started(config, args.init, resumed=args.resume and (out / STATE).exists())
+    if args.steps is not None:
+        config = config.scaled(args.steps)
+    about = About(**_given(recipe=recipe, init=config.init or None, licence=args.licence))
     with joined(pick_device(args.device)) as (world, device):
         console = console if world.first else console.silent()
         with _warnings_to(console):
@@ -123,7 +126,18 @@ def _results(trainer: Trainer) -> list[str]:
     return lines
 
 
-def _config(args: argparse.Namespace, init: Model | None) -> tuple[TrainConfig, str | None]:
+def _started(config: TrainConfig, asked: str | None, resumed: bool) -> tuple[TrainConfig, Model | None]:
+    """The run with the model that it starts from, and that model."""
+    if asked == BIRTH:
+        return replace(config, init=""), None
+    name = asked or config.init
+    if not name or (resumed and asked is None and name not in bundled()):  # a file that need not be there any more
+        return config, None
+    init = load_init(name)
+    return replace(config.starting_from(config_of(init)), init=Path(name).stem), init
+
+
+def _config(args: argparse.Namespace) -> tuple[TrainConfig, str | None]:
     """The run that the options ask for, and the name of its recipe."""
     recipe = None
     if args.config is not None:
@@ -133,10 +147,6 @@ def _config(args: argparse.Namespace, init: Model | None) -> tuple[TrainConfig, 
     else:
         recipe = args.recipe or DEFAULT_RECIPE
         config = read_recipe(recipe)
-    if init is not None:
-        config = config.starting_from(config_of(init))
-    if args.steps is not None:
-        config = config.scaled(args.steps)
     return config if args.seed is None else replace(config, seed=args.seed), recipe
 
 

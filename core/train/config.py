@@ -19,6 +19,7 @@ __all__ = ["MAX_SEED", "SELECT", "LossConfig", "PhaseConfig", "TrainConfig"]
 
 MAX_SEED = 2**32 - 1  # torch's CPU generator keeps no more bits of a seed
 SELECT = ("psnr", "ssim", "pd")
+JUDGED = ("output", "refined")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class LossConfig:
         adversarial: of the stage's result, see `adversarial`; only in phases that are adversarial.
         feature_matching: as `adversarial`.
         pixel: the pixel loss, "l1", "l2" or "charbonnier".
+        judge: which result of a stage the terms on pictures (ssim to feature_matching) see: "output", the one of
+            least error that detail 0 shows, or "refined", an estimate from noise as detail 1 shows it. The other one
+            is left to the pixel losses.
         channel: what the pixel loss sees: "rgb", or "y", the luma of BT.601 in 0..1, for networks that see no more.
     """
 
@@ -51,6 +55,7 @@ class LossConfig:
     feature_matching: float = 0.0
     pixel: str = "l1"
     channel: str = "rgb"
+    judge: str = "output"
 
     def __post_init__(self) -> None:
         weights = {item.name: getattr(self, item.name) for item in fields(self) if item.type == "float"}
@@ -60,6 +65,7 @@ class LossConfig:
             raise ValueError(f"loss: expected a weight above 0 among {', '.join(weights)}, got none")
         check_choice(self.pixel, "pixel", list(PIXEL_LOSSES))
         check_choice(self.channel, "channel", CHANNELS)
+        check_choice(self.judge, "judge", JUDGED)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -80,6 +86,7 @@ class TrainConfig:
         chain: the model; of no effect where `upsampler` is given.
         upsampler: a single network to train in place of a chain, as `core.build_upsampler` takes it. It has one
             stage, and of the loss terms those of a stage's result alone.
+        init: bundled model or file to start from, where whoever starts the run names none; empty for birth.
         phases: in order.
         loss: weights of the terms.
         perceptual: which features the term of that name compares.
@@ -96,6 +103,7 @@ class TrainConfig:
 
     chain: ChainConfig = field(default_factory=ChainConfig)
     upsampler: dict[str, Any] | None = None
+    init: str = ""
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(stages=1, steps=1000),)
     loss: LossConfig = field(default_factory=LossConfig)
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
@@ -135,9 +143,11 @@ class TrainConfig:
         if any(phase.stages != 1 or phase.start_from for phase in self.phases):
             raise ValueError("phases: expected stages 1 and start_from 0, as a single upsampler has one stage")
         foreign = [name for name in ("upsampler", "refine", "blind", "controller") if name in self.loss.weights]
+        if self.loss.judge != "output":
+            foreign.append('judge "refined"')
         if foreign:
             names = ", ".join(foreign)
-            raise ValueError(f"loss: expected weight 0 for {names}, which a single upsampler does not have")
+            raise ValueError(f"loss: expected no {names}, which a single upsampler does not have")
 
     @property
     def steps(self) -> int:

@@ -28,6 +28,7 @@ class PhaseConfig:
         rates: multipliers of the learning rate by pattern of a parameter's name (`stages.0.*`, `*.denoiser.*`); the
             last that matches counts, 1 where none does, and 0 freezes. So earlier stages are frozen or slowed.
         noisy: crops of the batch, as a part of 1, on which the denoiser also learns to refine from noise.
+        noise: sigma of the noisy crops, from..to in units of sigma_r, spread evenly on a log scale.
         start_from: stage (1-based) whose weights a stage not trained yet starts from; 0 leaves it at birth.
         sampled: whether each step runs a number of stages drawn from 1..stages in place of all.
         adversarial: whether a discriminator takes part. Begin without: it needs results that are good already.
@@ -46,6 +47,7 @@ class PhaseConfig:
     gamma: float = 0.5
     rates: dict[str, float] = field(default_factory=dict)
     noisy: float = 0.25
+    noise: tuple[float, float] = (0.25, 4.0)  # from one that hardly shows to one that hides the detail
     start_from: int = 0
     sampled: bool = False
     adversarial: bool = False
@@ -60,6 +62,10 @@ class PhaseConfig:
         check_number(self.final, "final", 0, 1)
         check_number(self.gamma, "gamma", 0, 1)
         check_number(self.noisy, "noisy", 0, 1)
+        for end in self.noise:
+            check_number(end, "noise", above=0)
+        if self.noise[0] > self.noise[1]:
+            raise ValueError(f"noise: expected (low, high), got {self.noise}")
         for pattern, rate in self.rates.items():
             check_number(rate, f"rates[{pattern!r}]", 0)
         check_choice(self.sampled, "sampled", (False, True))

@@ -21,6 +21,7 @@ class Share:
         size: crops of the whole batch.
         shares: in how many the whole batch is computed.
         noisy: the first so many crops of the whole batch also go through the noisy paths.
+        noise: range of their sigma, in units of sigma_r.
         seed: of the step's noise, which is drawn for all noisy crops of the whole batch.
     """
 
@@ -29,6 +30,7 @@ class Share:
     size: int
     shares: int
     noisy: int
+    noise: tuple[float, float]
     seed: int
 
     @property

@@ -81,10 +81,9 @@ class Stepper:
         sums: dict[str, float] = {}
         for place, (batch, items) in enumerate(zip(batches, self.items(phase), strict=True)):
             # the seed of the noise belongs to the step, so that it is the same in however many shares
-            noise = self._config.seed * 1_000_003 + step
-            share = Share(
-                batch.to(self._device), items, phase.batch, self._shares(phase), phase.noisy_crops, noise
-            )
+            seed = self._config.seed * 1_000_003 + step
+            batch, shares = batch.to(self._device), self._shares(phase)
+            share = Share(batch, items, phase.batch, shares, phase.noisy_crops, phase.noise, seed)
             wait = place + 1 < len(batches)
             with waiting(self._wrapped, wait):
                 total, terms = self._wrapped(share)

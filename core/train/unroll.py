@@ -23,9 +23,8 @@ from .config import LossConfig
 from .losses import pixel_loss
 from .share import Share
 
-# sigma of the training noise in units of sigma_r: from one that hardly shows to one that hides the detail
-NOISE_RANGE = (0.25, 4.0)
 TIME_RANGE = (0.05, 1.0)
+TIMES = (1.0, 0.75, 0.5, 0.25)  # at which a refined estimate is judged: those of up to four steps
 MAP_FLOOR = 0.25  # of a smooth map, whose highest value is 1
 _MAP_CELLS = 5  # cells a side of the grid that a smooth map grows from
 
@@ -70,7 +69,8 @@ def unrolled_losses(
             known = up.detach()
             found["controller"] = share.weight * laplace_nll(target - known, stage.controller(known))
         if image_terms is not None:
-            found |= {name: share.weight * value for name, value in image_terms(output, target).items()}
+            judged = output if loss.judge == "output" else _refined(stage, up, target, before, share, number)
+            found |= {name: share.weight * value for name, value in image_terms(judged, target).items()}
         for name, value in found.items():
             terms.setdefault(name, []).append(value)
         image = output
@@ -95,9 +95,9 @@ def _noisy_terms(
         return {name: 0.0 * up.mean() for name in names}
     # the noisy paths teach the denoiser, not the upsampler
     y, x = up[share.local].detach(), target[share.local]
-    random = _Noise(share, number, (3, *y.shape[2:]), y.device)
+    random = _Noise(share.seed, number, share.noisy, share.noisy_items, y)
     denoiser = stage.denoiser
-    sigma = denoiser.config.sigma_r * training_map(y, random)
+    sigma = denoiser.config.sigma_r * training_map(y, random, share.noise)
     noise, eta = random.normal(), random.uniform(*TIME_RANGE)
     terms = {}
     if loss.refine:
@@ -112,13 +112,32 @@ def _noisy_terms(
     return terms
 
 
-class _Noise:
-    """Draws on the CPU for all noisy crops of the step's whole batch, and gives those of the share."""
+def _refined(stage: Stage, up: Tensor, target: Tensor, before: Tensor, share: Share, number: int) -> Tensor:
+    """What detail 1 shows: the estimate from the noise that the controller asks for, at one of `TIMES`."""
+    denoiser, y = stage.denoiser, up.detach()  # the upsampler is left to the pixel losses
+    random = _Noise(share.seed, number, share.size, list(share.items), y)
+    sigma = stage.config.kappa * stage.controller(y).detach()
+    noise = random.normal()
+    place = (random.uniform() * len(TIMES)).long()
+    eta = torch.tensor(TIMES, device=y.device)[place]
+    z = (1 - eta) * (target - y) + eta.sqrt() * sigma * noise
+    return _skip_and_fuse(stage, denoiser(z, y, sigma, eta), before)
 
-    def __init__(self, share: Share, stage: int, shape: Sequence[int], device: torch.device) -> None:
-        self._generator = generator(share.seed, stage)
-        self._count, self._items = share.noisy, share.noisy_items
-        self._shape, self._device = shape, device
+
+class _Noise:
+    """Draws on the CPU for a step's whole batch, and gives what some of its crops get.
+
+    Args:
+        seed: of the step.
+        stage: that the noise is for.
+        count: crops that are drawn for.
+        items: those that are wanted.
+        like: their images, `[N, 3, H, W]`.
+    """
+
+    def __init__(self, seed: int, stage: int, count: int, items: Sequence[int], like: Tensor) -> None:
+        self._generator, self._count, self._items = generator(seed, stage), count, list(items)
+        self._shape, self._device = like.shape[1:], like.device
 
     def normal(self) -> Tensor:
         """Unit Gaussian noise, [N, 3, H, W]."""
@@ -131,16 +150,15 @@ class _Noise:
         return (low + (high - low) * drawn[self._items]).to(self._device)
 
 
-def training_map(y: Tensor, random: _Noise) -> Tensor:
+def training_map(y: Tensor, random: _Noise, levels: tuple[float, float]) -> Tensor:
     """Mixed noise maps: half uniform, a quarter along the gradient, a quarter smooth blobs as a hand paints them.
-
-    Their levels are spread evenly on a log scale over `NOISE_RANGE`, in units of sigma_r.
 
     Args:
         y: the upsampled images, [N, 3, H, W].
         random: of these images.
+        levels: their highest values, from..to, spread evenly on a log scale.
     """
-    low, high = NOISE_RANGE
+    low, high = levels
     level = low * (high / low) ** random.uniform()
     kind = random.uniform()
     smooth = F.interpolate(random.uniform(MAP_FLOOR, 1.0, _MAP_CELLS), y.shape[-2:], mode="bicubic").clamp(MAP_FLOOR, 1)

@@ -17,9 +17,10 @@ from progressive_upsampling.core.cli.train_report import Report
 from progressive_upsampling.core.config import to_dict
 from progressive_upsampling.core.pictures import write_picture
 from progressive_upsampling.core.train import task
-from progressive_upsampling.core.train.config import PhaseConfig, TrainConfig
+from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.history import read_history
-from progressive_upsampling.core.train.recipe import read_config
+from progressive_upsampling.core.train.recipe import read_config, recipe_names
+from progressive_upsampling.core.upsamplers import load_upsampler
 
 
 @pytest.fixture
@@ -264,3 +265,38 @@ def test_a_step_without_a_finite_loss_does_not_spoil_the_bar():
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (150, "2 min"), (11_100, "3 h 05 min")])
 def test_durations_are_told_in_the_unit_that_suits_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_help_names_every_recipe(run):
+    assert all(name in run("train", "--help")[1] for name in recipe_names())
+
+
+def test_a_config_names_what_it_starts_from_and_an_option_what_else(run, config, photos, tmp_path, chain_file):
+    settings = json.loads(config.read_text()) | {"init": str(chain_file)}
+    config.write_text(json.dumps(settings))
+    options = ["--config", config, "--data", photos, "--steps", "2"]
+    assert run("train", *options, "--out", tmp_path / "a")[0] == 0
+    assert run("train", *options, "--out", tmp_path / "b", "--init", "birth")[0] == 0
+    before, started, born = (
+        weights(path) for path in (chain_file, tmp_path / "a/last.safetensors", tmp_path / "b/last.safetensors")
+    )
+    distance = [max((before[n] - other[n]).abs().max().item() for n in before) for other in (started, born)]
+    assert distance[0] < 0.01 < distance[1]
+    made = read_config(tmp_path / "a" / "config.json")
+    assert made.init == "small" and read_config(tmp_path / "b" / "config.json").init == ""
+    # the file need not be there any more when the run goes on
+    chain_file.unlink()
+    assert run("train", "--resume", "--data", photos, "--out", tmp_path / "a")[0] == 0
+
+
+def test_a_single_upsampler_starts_from_a_file_of_one(run, photos, tmp_path):
+    phase = PhaseConfig(stages=1, steps=2, crop=6, batch=1, warmup=0)
+    loss = LossConfig(upsampler=0, refine=0, blind=0, controller=0)
+    settings = {"phases": (phase,), "loss": loss, "dtype": "fp32", "validate_every": 0}
+    upsampler = {"kind": "fsrcnn", "scale": 3, "d": 4, "s": 2, "m": 1}
+    (tmp_path / "c.json").write_text(json.dumps(to_dict(TrainConfig(upsampler=upsampler, **settings))))
+    options = ["--config", tmp_path / "c.json", "--data", photos]
+    assert run("train", *options, "--out", tmp_path / "a")[0] == 0
+    made = tmp_path / "a" / "last.safetensors"
+    assert run("train", *options, "--out", tmp_path / "b", "--init", made)[0] == 0
+    assert load_upsampler(tmp_path / "b" / "last.safetensors").scale == 3

@@ -89,7 +89,7 @@ def test_the_luma_loss_sees_luma_alone():
     network = task.build()
     generator = torch.Generator().manual_seed(0)
     image, target = torch.rand(2, 3, 6, 6, generator=generator), torch.rand(2, 3, 24, 24, generator=generator)
-    share = Share(Batch((image, target)), (0, 1), 2, 1, 0, 0)
+    share = Share(Batch((image, target)), (0, 1), 2, 1, 0, (1.0, 1.0), 0)
     loss = replace(ONLY_OUTPUT, pixel="l2", channel="y")
     found = task.losses(network, share, loss, lambda *_: {})["output"]
     expected = (rgb_to_y(network(image)) - rgb_to_y(target)).square().mean()
@@ -104,7 +104,7 @@ def test_the_luma_loss_sees_luma_alone():
     [
         ({"upsampler": {"kind": "srcnn"}}, "upsampler: kind"),
         ({"phases": (PhaseConfig(stages=2, steps=1),)}, "phases: expected stages 1"),
-        ({"loss": LossConfig()}, "loss: expected weight 0 for upsampler, refine, blind, controller"),
+        ({"loss": LossConfig()}, "loss: expected no upsampler, refine, blind, controller"),
     ],
 )
 def test_what_a_single_upsampler_cannot_do_is_refused(change, message):

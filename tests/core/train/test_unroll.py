@@ -16,7 +16,6 @@ from progressive_upsampling.core.train.setup import training_autocast
 from progressive_upsampling.core.train.share import Share, items_of
 from progressive_upsampling.core.train.unroll import (
     MAP_FLOOR,
-    NOISE_RANGE,
     _Noise,
     training_map,
     unrolled_losses,
@@ -25,6 +24,7 @@ from progressive_upsampling.core.train.unroll import (
 
 from .conftest import tiny_chain
 
+NOISE = (0.25, 4.0)
 NAMES = ("output", "upsampler", "refine", "blind", "controller")
 
 
@@ -60,7 +60,7 @@ def share_of(crops: Batch, noisy: float = 0.5, seed: int = 5, items: tuple[int, 
     size = crops.scales[0].shape[0]
     chosen = tuple(range(size)) if items is None else items
     part = Batch(tuple(scale[list(chosen)] for scale in crops.scales))
-    return Share(part, chosen, size, 1 if items is None else size // len(items), round(noisy * size), seed)
+    return Share(part, chosen, size, 1 if items is None else size // len(items), round(noisy * size), NOISE, seed)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -238,7 +238,8 @@ def test_the_mean_over_shares_is_the_loss_of_the_whole_batch(chain, shares):
 def test_shares_of_unequal_size_are_weighted(chain):
     crops = batch(1, count=5)
     whole = losses(chain, crops, LossConfig())["output"]
-    shares = [Share(share_of(crops, items=i).batch, i, 5, 2, 2, 5) for i in (items_of(0, 2, 5), items_of(1, 2, 5))]
+    parts = [items_of(0, 2, 5), items_of(1, 2, 5)]
+    shares = [Share(share_of(crops, items=items).batch, items, 5, 2, 2, NOISE, 5) for items in parts]
     assert [len(share.items) for share in shares] == [3, 2]
     parts = [unrolled_losses(chain, share, LossConfig())["output"] for share in shares]
     assert torch.allclose(torch.stack(parts).mean(), whole, rtol=1e-6)
@@ -247,10 +248,35 @@ def test_shares_of_unequal_size_are_weighted(chain):
 def test_noise_maps_are_of_every_kind_and_within_their_range():
     crops = batch(1, crop=32, count=64)
     y = crops.scales[1]
-    maps = training_map(y, _Noise(share_of(crops, noisy=1.0), 1, tuple(y.shape[1:]), y.device))
-    low, high = NOISE_RANGE
+    maps = training_map(y, _Noise(5, 1, 64, range(64), y), NOISE)
+    low, high = NOISE
     assert maps.shape == (64, 1, 64, 64) and maps.min() >= low * MAP_FLOOR and maps.max() <= high
     assert maps.amax((1, 2, 3)).min() < 0.5 and maps.amax((1, 2, 3)).max() > 2.0
     steps = (maps.diff(dim=-1).abs() / maps.amax((1, 2, 3), keepdim=True)).amax((1, 2, 3))
     flat, smooth, edges = steps == 0, (steps > 0) & (steps < 0.1), steps >= 0.1  # white noise is all edges
     assert 20 <= flat.sum() <= 44 and smooth.sum() >= 6 and edges.sum() >= 6
+
+
+def test_terms_on_pictures_see_the_result_that_they_are_to_judge(chain):
+    crops, seen = batch(1, count=4), {}
+
+    def record(judge: str):
+        def image_terms(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen[judge] = output
+            return {"ssim": (output - target).square().mean()}
+
+        return image_terms
+
+    for judge in ("output", "refined"):
+        loss = replace(only("output"), judge=judge)
+        chain.zero_grad()
+        unrolled_losses(chain, share_of(crops), loss, record(judge))["ssim"].backward()
+        touched = {n.split(".")[2] for n, p in chain.named_parameters() if p.grad is not None and p.grad.any()}
+        expected = {"denoiser", "skip_weights", "weights"}
+        assert touched == (expected if judge == "refined" else expected | {"upsampler"})
+    assert not torch.allclose(seen["output"], seen["refined"], atol=1e-3)
+    whole = seen["refined"].detach()
+    for k in range(2):  # each share sees what the whole batch would give it
+        share = share_of(crops, items=items_of(k, 2, 4))
+        unrolled_losses(chain, share, replace(only("output"), judge="refined"), record("part"))
+        assert torch.allclose(seen["part"], whole[list(share.items)], atol=1e-6)
