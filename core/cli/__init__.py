@@ -20,6 +20,7 @@ INTERRUPTED = 130  # what shells give for a program ended by Ctrl-C
 # Written out, because --help must not wait for torch; a test compares them with the library.
 _DTYPES = ("auto", "fp32", "bf16", "fp16")
 _STEPS = (1, 2, 4, 8)
+_SUITES = ("training",)
 _MODEL_HELP = (
     "a bundled name (see `info`), a .safetensors file of a chain or of one upsampler (ESPCN, FSRCNN, EDSR), "
     "or bicubic, bilinear, lanczos, nearest"
@@ -72,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_vgg(commands)
     _add_squeezenet(commands)
+    _add_bench(commands)
     for name, command in commands.choices.items():
         command.add_argument("--debug", action="store_true", help="show where an error comes from")
         command.set_defaults(module=command.get_default("module") or name)
@@ -241,6 +243,22 @@ def _add_squeezenet(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("source", metavar="WEIGHTS.npz", help="the arrays, to fire9; a classifier is left out")
     parser.add_argument("target", metavar="SQUEEZENET.safetensors", help="the file to write")
     parser.set_defaults(module="trunk")
+
+
+def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="how fast, beside its peers, in one run",
+        description="Time this package beside its peers by turns, and tell medians and ratios. Suite training: a step "
+        "of a recipe beside a plain float32 loop over the same network, and how long a run waits for its crops.",
+    )
+    parser.add_argument("--suite", choices=_SUITES, default=_SUITES[0], help="what to measure")
+    parser.add_argument("--recipe", default="edsr_x2", metavar="NAME", help="of a single upsampler (default: edsr_x2)")
+    parser.add_argument("--data", metavar="DIR", help="training pictures (default: noise)")
+    parser.add_argument("--rounds", type=int, default=8, metavar="N", help="paired repeats (default: 8)")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
+    parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, …")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,1 @@
+"""Measurements of speed: this package beside its peers, in one process, by paired repeats."""
