@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +183,7 @@ class Live:
         runtime.check_cancelled()
         if self._first is None:  # the first step of a run is slow, and one that is resumed starts anywhere
             self._first, self._start = done, time.monotonic()
-        self._measured |= _figures(values)
+        self._measured = _figures(values) or self._measured
         if time.monotonic() - self._said >= TEXT_SECONDS:
             runtime.say(self._text(done, total, values))
             self._said = time.monotonic()
@@ -223,11 +224,14 @@ def clock(seconds: float) -> str:
 
 
 def compared(before: dict[str, float], now: dict[str, float]) -> list[str]:
-    """For each scale the PSNR that was measured before the run, and what it is now."""
+    """For each scale the PSNR that was measured before the run, and what it is now.
+
+    Only where both have the same scales: with another number of stages each of them starts from another input.
+    """
+    old = before if before.keys() == now.keys() else {}
     return [
-        f"{name.replace('x', '×')} " + (f"{before[name]:.2f} → " if name in before else "") + f"{value:.2f} dB"
+        f"{name.replace('x', '×')} " + (f"{old[name]:.2f} → " if old else "") + f"{value:.2f} dB"
         for name, value in now.items()
-        if "_" not in name  # SSIM and PD-squeeze are in the curves
     ]
 
 
@@ -237,12 +241,13 @@ def _measured(trainer: Trainer) -> dict[str, float]:
         return {}
     runtime.say(f"measuring the model as it is on {len(trainer.validation)} pictures")
     task, stages, dtype = trainer.task, trainer.config.phases[-1].stages, trainer.config.dtype
-    return validate(
+    values = validate(
         lambda image: task.outputs(trainer.ema.model, image, stages, dtype),
         trainer.validation,
         task.factors(stages),
         poll=runtime.check_cancelled,
     )
+    return _figures(values)
 
 
 def _summary(trainer: Trainer, order: Order, before: dict[str, float]) -> str:
@@ -256,5 +261,5 @@ def _summary(trainer: Trainer, order: Order, before: dict[str, float]) -> str:
 
 
 def _figures(values: dict[str, float]) -> dict[str, float]:
-    """What was measured in a validation."""
-    return {name: value for name, value in values.items() if name[0] == "x"}
+    """The PSNR that was measured in a validation, by scale; SSIM and PD-squeeze are in the curves."""
+    return {name: value for name, value in values.items() if re.fullmatch(r"x\d+", name)}

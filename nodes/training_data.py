@@ -33,6 +33,7 @@ class TrainingData(io.ComfyNode):
             description="Chooses the pictures to train on and to validate with, and how small pictures are made "
             "of them: training takes crops, reduces them, and learns the way back. Shows how many pictures there "
             "are and which cannot be read.",
+            is_output_node=True,  # so that it can be run alone, for its report
             inputs=[
                 io.String.Input(
                     "folder",

@@ -386,6 +386,20 @@ def test_the_node_tells_how_far_it_is_and_what_was_measured(
     assert measured.startswith(f"×2 {_psnr(chain, image):.2f} → {_psnr(model, image):.2f} dB")
 
 
+def test_figures_of_other_scales_are_not_compared(
+    train: Callable[..., tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(_runtime, "say", said.append)
+    monkeypatch.setattr(_training_run, "TEXT_SECONDS", 0.0)
+    train(stages=2, validate_every=1)
+    _, _, *steps, _ = said
+    for step in steps[:2]:  # of the first phase, with one stage
+        assert re.search(r", ×2 \d\d\.\d\d dB$", step)
+    for step in steps[2:]:
+        assert re.search(r", ×2 \d\d\.\d\d → \d\d\.\d\d dB, ×4 \d\d\.\d\d → \d\d\.\d\d dB$", step)
+
+
 def _psnr(model: Chain, picture: Any) -> float:
     """Of the picture, by the protocol of the benchmarks."""
     truth = torch.from_numpy(picture).movedim(-1, 0)[None]
