@@ -11,7 +11,6 @@ from comfy_api.latest import io
 from ..core.train.adversarial import AdversarialConfig
 from ..core.train.config import LossConfig
 from ..core.train.data_config import DataConfig
-from ..core.train.perceptual import PerceptualConfig
 from ..core.train.pictures import PictureBatch, PictureFolder, Pictures, split
 from ._inputs import CATEGORY
 
@@ -67,14 +66,12 @@ class LossTerms:
 
     Attributes:
         loss: weights of the terms.
-        perceptual: features that are compared.
         adversarial: the discriminator.
         vgg: file of VGG19's weights; None takes random ones.
         start: where a discriminator takes part, the part of the steps before it does, 0 up to below 1.
     """
 
     loss: LossConfig = field(default_factory=LossConfig)
-    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     vgg: str | None = None
     start: float = 0.25

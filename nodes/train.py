@@ -223,7 +223,6 @@ class Train(io.ComfyNode):
             chain=chain.config,
             phases=phases,
             loss=terms.loss,
-            perceptual=terms.perceptual,
             adversarial=terms.adversarial,
             data=pictures.config,
             seed=seed % (MAX_SEED + 1),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management as management
@@ -226,3 +228,33 @@ def test_results_lie_where_comfyui_keeps_them(picture: Picture, chain: Any) -> N
     result, stages = call(ProgressiveUpscale, image=picture(), model=chain, scale=2.0)
     assert result.device == management.intermediate_device()
     assert all(stage.device == result.device for stage in stages)
+
+
+class FakeServer:
+    """As ComfyUI's, with a node that is running."""
+
+    client_id = "me"
+
+    def __init__(self, node: str | None) -> None:
+        self.last_node_id = node
+        self.sent: list[tuple[Any, ...]] = []
+
+    def send_progress_text(self, *message: Any) -> None:
+        self.sent.append(message)
+
+
+def test_text_goes_to_the_running_node_of_the_one_who_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, idle = FakeServer("7"), FakeServer(None)
+    for instance in (server, idle):
+        module = SimpleNamespace(PromptServer=SimpleNamespace(instance=instance))
+        monkeypatch.setitem(sys.modules, "server", module)
+        _runtime.say("step 1 of 2")
+    assert server.sent == [("step 1 of 2", "7", "me")]
+    assert idle.sent == []
+
+
+def test_without_a_server_text_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "server", raising=False)
+    _runtime.say("nobody hears")
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace()))  # not started yet
+    _runtime.say("nobody hears")

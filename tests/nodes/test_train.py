@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import logging
@@ -15,18 +16,24 @@ import comfy.model_management as management
 import comfy.utils
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint
 from progressive_upsampling.core.metrics import psnr
-from progressive_upsampling.core.train import loop
+from progressive_upsampling.core.squeezenet import SqueezeNet
+from progressive_upsampling.core.train import loop, validate
+from progressive_upsampling.core.train.adversarial import AdversarialConfig
 from progressive_upsampling.core.train.config import LossConfig, TrainConfig
+from progressive_upsampling.core.train.data_config import DataConfig
 from progressive_upsampling.core.train.degrade import matlab_imresize
+from progressive_upsampling.core.train.discriminators import DiscriminatorConfig
 from progressive_upsampling.core.train.loop import Trainer
 from progressive_upsampling.core.train.pictures import PictureBatch, split
 from progressive_upsampling.core.train.recipe import read_config
 from progressive_upsampling.core.train.strategies import phases_of
+from progressive_upsampling.core.train.vgg import LAYERS, random_vgg
 from progressive_upsampling.nodes import _runtime, _training_run
 from progressive_upsampling.nodes.load_model import LoadModel
 from progressive_upsampling.nodes.progressive_upscale import ProgressiveUpscale
@@ -105,10 +112,12 @@ def test_what_comes_out_is_what_the_trainer_makes(
 
 
 def test_the_model_is_ready_for_other_nodes_and_known_by_its_origin(
-    train: Callable[..., tuple[Any, ...]], picture: Picture, model_folder: Path
+    train: Callable[..., tuple[Any, ...]], chain: Chain, picture: Picture, model_folder: Path
 ) -> None:
+    tiny = copy.deepcopy(chain)
+    tiny.provenance = {"name": "tiny"}
     with torch.inference_mode():  # as ComfyUI runs nodes
-        model, *_ = train()
+        model, *_ = train(model=tiny)
         image, _ = call(ProgressiveUpscale, image=picture(), model=model, scale=2.0)
         again, *_ = train(model=model, run_name="again")
     assert image.shape == (1, 42, 68, 3)
@@ -119,6 +128,7 @@ def test_the_model_is_ready_for_other_nodes_and_known_by_its_origin(
     (path,) = call(SaveModel, model=model)
     known = read_checkpoint(path).provenance
     assert (known["steps"], known["pictures"], known["data"]) == (4, 2, ["images"])
+    assert (known["recipe"], known["init"]) == ("progressive", "tiny")
 
 
 def test_inference_mode_changes_nothing(train: Callable[..., tuple[Any, ...]]) -> None:
@@ -154,22 +164,44 @@ def test_adversarial_training_starts_where_it_is_told(train: Callable[..., tuple
     assert ["adversarial" in entry for entry in entries] == [False, False, True, True]
 
 
-def test_every_setting_reaches_the_run(train: Callable[..., tuple[Any, ...]], runs: Path) -> None:
-    settings = {"strategy": "progressive", "earlier_stages": "frozen", "stages": 2, "steps": 5, "batch": 3, "crop": 8}
-    _, _, _, folder = train(**settings, accumulate=2, learning_rate=2e-4, seed=9, validate_every=0, keep="best_ssim")
-    config = read_config(Path(folder) / "config.json")
-    assert config.phases == phases_of(
-        "progressive",
-        stages=2,
-        steps=5,
-        weights=2,
-        crop=8,
-        batch=3,
-        learning_rate=2e-4,
-        earlier="frozen",
-        accumulate=2,
+def test_the_trunks_of_the_chosen_files_are_used(
+    train: Callable[..., tuple[Any, ...]], chain: Chain, model_folder: Path
+) -> None:
+    network = random_vgg(seed=1, depth=3)
+    layers = zip(network.layers, network.convolutions, strict=True)
+    vgg = {f"features.{LAYERS[name]}.{part}": v for name, c in layers for part, v in c.named_parameters()}
+    save_file(vgg, model_folder / "vgg.safetensors")
+    save_file(SqueezeNet().state_dict(), model_folder / "squeezenet.safetensors")
+    chain.save(model_folder / "chain.safetensors")
+    (losses,) = call(TrainingLosses, perceptual=0.1, vgg="vgg.safetensors")
+    model, _, _, folder = train(losses=losses, squeezenet="squeezenet.safetensors", keep="best_pd")
+    assert model.provenance["perceptual_trunk"].startswith("VGG19 from vgg.safetensors (")
+    last = json.loads((Path(folder) / "history.jsonl").read_text().splitlines()[-1])
+    assert {"x2", "x2_ssim", "x2_pd"} <= last.keys()
+    for name in ("chain.safetensors", "nothing.safetensors"):
+        with pytest.raises(CheckpointError, match=f"^squeezenet: .*{name}"):
+            train(squeezenet=name)
+
+
+def test_every_setting_reaches_the_run(train: Callable[..., tuple[Any, ...]], chain: Chain, picture: Picture) -> None:
+    data, _ = call(TrainingData, images=picture(81, 82, batch=2), mixup=0.5, turns=False)
+    game = {"gan": "hinge", "discriminator": "unet", "adversarial_start": 0.4}
+    (losses,) = call(TrainingLosses, feature_matching=0.1, **game)
+    common = {"stages": 2, "steps": 5, "batch": 3, "crop": 24, "learning_rate": 2e-4, "accumulate": 2}
+    others = {"earlier_stages": "frozen", "seed": 9, "validate_every": 0, "keep": "best_ssim"}
+    _, _, _, folder = train(data=data, losses=losses, **common, **others)
+    assert read_config(Path(folder) / "config.json") == TrainConfig(
+        chain=chain.config,
+        phases=phases_of("progressive", weights=2, earlier="frozen", pixel=0.4, adversarial=True, **common),
+        loss=LossConfig(feature_matching=0.1),
+        adversarial=AdversarialConfig("hinge", DiscriminatorConfig("unet")),
+        data=DataConfig(mixup=0.5, turns=False),
+        seed=9,
+        dtype="fp32",
+        validate_every=0,
+        save_every=200,
+        select="ssim",
     )
-    assert (config.seed, config.validate_every, config.select, config.dtype) == (9, 0, "ssim", "fp32")
     with pytest.raises(ValueError, match="strategy: expected one of"):
         train(strategy="all")
 
@@ -197,27 +229,55 @@ def test_a_cancelled_run_goes_on_as_if_nothing_had_happened(
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("number", [1, 4], ids=["before the first step", "in the run"])
 def test_cancel_takes_effect_between_the_pictures_of_a_validation(
-    train: Callable[..., tuple[Any, ...]], runs: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, train: Callable[..., tuple[Any, ...]], picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = 0
+    data, _ = call(TrainingData, images=picture(66, 71, batch=4), validation_share=0.5)
+    assert len(data.open()[1]) == 3
+    measured, real = 0, validate.subject
 
-    def click() -> None:
-        nonlocal asked
-        asked += 1
-        raise management.InterruptProcessingException
+    def subject(*arguments: Any) -> Any:
+        nonlocal measured
+        measured += 1
+        if measured == number:  # the first of three pictures, both times
+            management.interrupt_current_processing()
+        return real(*arguments)
 
-    monkeypatch.setattr(_runtime, "check_cancelled", click)
+    monkeypatch.setattr(validate, "subject", subject)
+    with pytest.raises(management.InterruptProcessingException):
+        train(data=data)
+    assert measured == number
+
+
+def test_cancel_does_not_wait_for_a_preview(
+    train: Callable[..., tuple[Any, ...]], hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, real = 0, _training_run.Glimpse.sheet
+
+    def sheet(*arguments: Any) -> Tensor:
+        nonlocal shown
+        shown += 1
+        return real(*arguments)
+
+    monkeypatch.setattr(_training_run, "PREVIEW_SECONDS", 0.0)
+    monkeypatch.setattr(_training_run, "PREVIEW_SHARE", 1e9)
+    monkeypatch.setattr(_training_run.Glimpse, "sheet", sheet)
+    hook(cancel_at(3))
     with pytest.raises(management.InterruptProcessingException):
         train()
-    assert asked == 1  # the one picture measured before the first step
-    assert not runs.exists()
+    assert shown == 3  # before the first step, and after the two before the click
 
 
-def test_a_finished_run_is_not_run_again(train: Callable[..., tuple[Any, ...]], hook: Any) -> None:
+def test_a_finished_run_is_not_run_again(
+    train: Callable[..., tuple[Any, ...]], hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = train()
     heard: list[float] = []
     hook(lambda value, *_, **__: heard.append(value))
+    for name in ("samples", "_validate", "_train_step"):
+        monkeypatch.setattr(Trainer, name, lambda *_: pytest.fail("done again"))
+    monkeypatch.setattr(_training_run, "validate", lambda *_, **__: pytest.fail("measured again"))
     second = train(resume=True)
     assert heard == [0, 4]
     assert same(weights(first[0]), weights(second[0]))
@@ -251,8 +311,16 @@ def test_the_best_model_is_kept_if_asked_for(
 ) -> None:
     scores = [1.0, 3.0, 2.0, 2.5] * 2
     monkeypatch.setattr(loop, "score", lambda *_: scores.pop(0))
+    said: list[str] = []
+    monkeypatch.setattr(_runtime, "say", said.append)
     last, _, _, folder = train(validate_every=1)
-    best, *_ = train(validate_every=1, keep="best_psnr")
+    with torch.inference_mode():
+        best, *_ = train(validate_every=1, keep="best_psnr")
+    assert not any(parameter.is_inference() for parameter in best.parameters())
+    head, figures = said[-1].splitlines()
+    assert head.endswith(", kept that of step 2")
+    second = json.loads((Path(folder) / "history.jsonl").read_text().splitlines()[1])
+    assert figures.endswith(f" → {second['x2']:.2f} dB")
     stored = Chain.from_pretrained(Path(folder) / "best.safetensors")
     assert (last.provenance["steps"], best.provenance["steps"]) == (4, 2)
     assert same(weights(best), weights(stored))

@@ -51,7 +51,13 @@ def test_a_folder_of_its_own_for_validation_leaves_the_others_whole(tmp_path: Pa
     assert report == "3 to train on, short sides 20 to 22 px\n2 to validate with, short sides 30 to 31 px"
 
 
-def test_folders_are_found_from_the_input_folder_on_and_in_quotes(tmp_path: Path) -> None:
+def test_folders_are_found_from_the_input_folder_on_from_home_and_in_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    fill(tmp_path / "pictures", 3)
+    assert len(call(TrainingData, folder="~/pictures", validation_share=0.0)[0].open()[0]) == 3
     fill(Path(folder_paths.get_input_directory()) / "mine" / "faces", 2)
     for name in ("mine/faces", " mine ", "'mine'"):
         assert len(call(TrainingData, folder=name, validation_share=0.0)[0].open()[0]) == 2
