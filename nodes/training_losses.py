@@ -10,7 +10,7 @@ from ..core.checkpoint import CheckpointError
 from ..core.checks import check_choice
 from ..core.train import adversarial as gans
 from ..core.train import discriminators
-from ..core.train.config import LossConfig
+from ..core.train.config import JUDGED, LossConfig
 from ..core.train.losses import PIXEL_LOSSES
 from ..core.train.vgg import load_vgg
 from . import _runtime as runtime
@@ -18,7 +18,7 @@ from ._training import TRAINING, Losses, LossTerms
 
 RANDOM = "random"
 DEFAULTS = LossConfig()
-JUDGE = LossTerms()
+CRITIC = LossTerms()
 
 
 class TrainingLosses(io.ComfyNode):
@@ -43,6 +43,14 @@ class TrainingLosses(io.ComfyNode):
                     "error; l2 = mean squared error, softer; charbonnier = l1, smooth near 0.",
                 ),
                 _weight("pixel_weight", DEFAULTS.output, "Weight of the pixel error of each stage's result."),
+                io.Combo.Input(
+                    "judge",
+                    options=list(JUDGED),
+                    default=DEFAULTS.judge,
+                    tooltip="What the terms from ssim to feature_matching see: output = the result of least error, "
+                    "which detail 0 shows; refined = an estimate from noise, which detail 1 shows, and then detail 0 "
+                    "is left to the pixels.",
+                ),
                 _weight(
                     "ssim",
                     DEFAULTS.ssim,
@@ -82,20 +90,20 @@ class TrainingLosses(io.ComfyNode):
                 io.Combo.Input(
                     "gan",
                     options=list(gans.KINDS),
-                    default=JUDGE.adversarial.kind,
+                    default=CRITIC.adversarial.kind,
                     tooltip="The game of the two: vanilla = the original; hinge = of limited reach; relativistic = "
                     "which of two looks more real. For weights of adversarial or feature_matching above 0.",
                 ),
                 io.Combo.Input(
                     "discriminator",
                     options=list(discriminators.KINDS),
-                    default=JUDGE.adversarial.discriminator.kind,
+                    default=CRITIC.adversarial.discriminator.kind,
                     tooltip="patch = judges patches of 70 pixels at two sizes; unet = judges every pixel, slower. "
                     "For weights of adversarial or feature_matching above 0.",
                 ),
                 io.Float.Input(
                     "r1",
-                    default=JUDGE.adversarial.r1,
+                    default=CRITIC.adversarial.r1,
                     min=0.0,
                     max=1000.0,
                     step=0.5,
@@ -104,7 +112,7 @@ class TrainingLosses(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "adversarial_start",
-                    default=JUDGE.start,
+                    default=CRITIC.start,
                     min=0.0,
                     max=0.95,
                     step=0.05,
@@ -150,6 +158,7 @@ class TrainingLosses(io.ComfyNode):
         cls,
         pixel: str,
         pixel_weight: float,
+        judge: str,
         ssim: float,
         frequency: float,
         perceptual: float,
@@ -180,10 +189,13 @@ class TrainingLosses(io.ComfyNode):
             adversarial=adversarial,
             feature_matching=feature_matching,
             pixel=pixel,
+            judge=judge,
         )
-        judge = gans.AdversarialConfig(kind=gan, discriminator=discriminators.DiscriminatorConfig(discriminator), r1=r1)
+        critic = gans.AdversarialConfig(
+            kind=gan, discriminator=discriminators.DiscriminatorConfig(discriminator), r1=r1
+        )
         trunk = _checked(vgg) if perceptual and vgg != RANDOM else None
-        return io.NodeOutput(LossTerms(loss, adversarial=judge, vgg=trunk, start=adversarial_start))
+        return io.NodeOutput(LossTerms(loss, adversarial=critic, vgg=trunk, start=adversarial_start))
 
 
 def _weight(id_: str, default: float, tooltip: str) -> Any:

@@ -54,8 +54,8 @@ RELEASED = {
     "PU_TrainingData": "folder:STRING validation_folder:STRING validation_share:FLOAT degradation:COMBO "
     "color_jitter:FLOAT mixup:FLOAT cutblur:FLOAT flips:BOOLEAN turns:BOOLEAN images:IMAGE "
     "-> training_data:PU_TRAINING_DATA report:STRING",
-    "PU_TrainingLosses": "pixel:COMBO pixel_weight:FLOAT ssim:FLOAT frequency:FLOAT perceptual:FLOAT vgg:COMBO "
-    "adversarial:FLOAT feature_matching:FLOAT gan:COMBO discriminator:COMBO r1:FLOAT "
+    "PU_TrainingLosses": "pixel:COMBO pixel_weight:FLOAT judge:COMBO ssim:FLOAT frequency:FLOAT "
+    "perceptual:FLOAT vgg:COMBO adversarial:FLOAT feature_matching:FLOAT gan:COMBO discriminator:COMBO r1:FLOAT "
     "adversarial_start:FLOAT upsampler:FLOAT refine:FLOAT blind:FLOAT controller:FLOAT "
     "-> training_losses:PU_TRAINING_LOSSES",
     "PU_Train": "data:PU_TRAINING_DATA strategy:COMBO earlier_stages:COMBO stages:INT steps:INT batch:INT crop:INT "

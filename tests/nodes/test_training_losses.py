@@ -19,6 +19,7 @@ from .conftest import call
 FIELDS = {
     "pixel": ("charbonnier", ("loss", "pixel")),
     "pixel_weight": (0.5, ("loss", "output")),
+    "judge": ("refined", ("loss", "judge")),
     "ssim": (0.1, ("loss", "ssim")),
     "frequency": (0.1, ("loss", "frequency")),
     "perceptual": (0.1, ("loss", "perceptual")),
@@ -83,7 +84,7 @@ def test_a_file_that_is_no_trunk_is_refused_by_the_name_of_its_input(chain: Any,
         call(TrainingLosses, vgg="nothing.safetensors", perceptual=0.1)
 
 
-@pytest.mark.parametrize("id_", ["pixel", "gan", "discriminator"])
+@pytest.mark.parametrize("id_", ["pixel", "judge", "gan", "discriminator"])
 def test_unknown_choices_are_refused_by_the_name_of_their_input(id_: str) -> None:
     with pytest.raises(ValueError, match=f"^{id_}: expected one of"):
         call(TrainingLosses, **{id_: "other"})
