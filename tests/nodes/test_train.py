@@ -183,6 +183,7 @@ def test_the_trunks_of_the_chosen_files_are_used(
             train(squeezenet=name)
 
 
+@pytest.mark.slow
 def test_every_setting_reaches_the_run(train: Callable[..., tuple[Any, ...]], chain: Chain, picture: Picture) -> None:
     data, _ = call(TrainingData, images=picture(81, 82, batch=2), mixup=0.5, turns=False)
     game = {"gan": "hinge", "discriminator": "unet", "adversarial_start": 0.4}
@@ -284,6 +285,7 @@ def test_a_finished_run_is_not_run_again(
     assert torch.equal(first[2], second[2])
 
 
+@pytest.mark.slow
 def test_a_new_run_never_touches_another(train: Callable[..., tuple[Any, ...]], runs: Path) -> None:
     folders = [Path(train(run_name="mine", seed=seed)[3]) for seed in (1, 2, 3)]
     assert folders == [runs / "mine", runs / "mine_2", runs / "mine_3"]
@@ -411,6 +413,7 @@ def test_the_bar_moves_by_steps_and_previews_by_time(
     assert (kind, shown.mode, shown.size) == ("JPEG", "RGB", (samples.shape[2], samples.shape[1]))
 
 
+@pytest.mark.slow
 def test_previews_take_no_more_than_their_share_of_the_time(
     train: Callable[..., tuple[Any, ...]], hook: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
