@@ -38,7 +38,7 @@ from progressive_upsampling.core.train.validate import large_enough, subject
 PLAIN = LossConfig(upsampler=0, refine=0, blind=0, controller=0)
 NO_DISCRIMINATOR, AS_IT_IS = AdversarialConfig(), DataConfig()
 SHALLOW = PerceptualConfig({"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0})  # as far as partial files reach
-SIDE, PICTURES = 256, 8
+SIDE, PICTURES = 256, 6
 BLIND_SIGMA = 25 / 255
 
 
