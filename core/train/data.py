@@ -22,9 +22,7 @@ from .augment import colour_jitter, cutblur, mixup
 from .data_config import DataConfig
 from .degradation import degrade_realistic
 from .degrade import matlab_imresize
-from .pictures import PictureFolder, Pictures
-
-__all__ = ["CANDIDATES", "MARGIN", "Batch", "CropSampler", "PictureFolder"]
+from .pictures import Pictures
 
 MARGIN = 2  # input pixels around a crop whose degradation saw its border; cut off
 CANDIDATES = 3  # positions drawn for a crop; the one with the most gradient energy is taken

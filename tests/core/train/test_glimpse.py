@@ -7,9 +7,8 @@ from torch import Tensor
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.resample import resample
 from progressive_upsampling.core.train import glimpse as module
-from progressive_upsampling.core.train.data import PictureFolder
 from progressive_upsampling.core.train.glimpse import Glimpse
-from progressive_upsampling.core.train.pictures import PictureBatch
+from progressive_upsampling.core.train.pictures import PictureBatch, PictureFolder
 from progressive_upsampling.core.train.samples import Sample, sample_sheet
 from progressive_upsampling.core.train.task import ChainTask
 
