@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from progressive_upsampling.core.bench import timing, training
+from progressive_upsampling.core.bench.timing import paired, timed
+from progressive_upsampling.core.bench.training import OURS, PLAIN, bench_training, convolution_ceiling, noise_pictures
+from progressive_upsampling.core.cli import main
+from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
+from progressive_upsampling.core.train.recipe import read_recipe
+
+CPU = torch.device("cpu")
+TINY = TrainConfig(
+    upsampler={"kind": "edsr", "scale": 2, "width": 4, "blocks": 1, "tail": "classic"},
+    phases=(PhaseConfig(stages=1, steps=50, crop=8, batch=2, warmup=0),),
+    loss=LossConfig(upsampler=0, refine=0, blind=0, controller=0),
+)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes only where a test says so."""
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def work(*seconds: float):
+        left = list(seconds)
+
+        def run() -> None:
+            now[0] += left.pop(0)
+
+        return run
+
+    return work
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The suite with a small recipe in place of EDSR-baseline."""
+    monkeypatch.setattr(training, "read_recipe", lambda name: TINY)
+    monkeypatch.setattr(training, "noise_pictures", lambda: noise_pictures(2, 32))
+    monkeypatch.setattr(training, "CEILING_SIDE", 16)
+
+
+def test_times_are_medians_and_ratios_are_paired_without_the_first_round(clock):
+    rounds = []
+    found = paired({"a": clock(99, 4, 6, 80), "b": clock(99, 2, 2, 8)}, 3, CPU, rounds.append)
+    assert [(t.name, t.seconds, t.ratio, t.rounds) for t in found] == [("a", 6, 1, 3), ("b", 2, 3, 3)]
+    assert rounds == [0, 1, 2, 3]
+
+
+def test_work_runs_by_turns():
+    order: list[str] = []
+    paired({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, CPU, lambda done: None)
+    assert order == ["a", "b"] * 3
+
+
+def test_a_call_is_timed_alone(clock):
+    assert timed(clock(2.5), CPU) == 2.5
+
+
+def test_fewer_than_one_round_is_refused():
+    with pytest.raises(ValueError, match="rounds"):
+        paired({"a": lambda: None}, 0, CPU, lambda done: None)
+
+
+def test_the_suite_times_the_same_network_twice(tiny):
+    found = bench_training(CPU, rounds=2, steps=4)
+    assert [timing.name for timing in found.timings] == [PLAIN, OURS] and found.timings[0].ratio == 1
+    assert all(timing.seconds > 0 for timing in found.timings)
+    # 8² inputs of 2 crops through convolutions of 3, 4, 4, 4, 4·4 channels, and a last one at 16²; three times over,
+    # less the first layer's gradient of its input
+    inner = 2 * 64 * 9 * (3 * 4 + 3 * 4 * 4 + 4 * 16) + 2 * 256 * 9 * 4 * 3
+    assert 2 * (3 * inner - 2 * 64 * 9 * 3 * 4) == found.flops
+    assert 0 <= found.waiting < 1 and found.seconds > 0 and found.ceiling > 0
+
+
+def test_a_recipe_of_a_chain_is_refused():
+    with pytest.raises(ValueError, match="recipe: expected one of a single upsampler, got 'fidelity'"):
+        bench_training(CPU, recipe="fidelity")
+
+
+def test_the_ceiling_is_operations_over_the_best_time(monkeypatch):
+    times = iter([3.0, 2.0, 4.0])
+    monkeypatch.setattr(training, "timed", lambda function, device: next(times))
+    monkeypatch.setattr(training, "CEILING_SIDE", 8)
+    assert convolution_ceiling(CPU, torch.float32, rounds=3) == 2 * 9 * 64**2 * 8**2 / 2.0
+
+
+def test_the_command_prints_a_table_and_writes_the_figures(tiny, tmp_path, capsys):
+    assert main(["bench", "--rounds", "1", "--device", "cpu", "--json", str(tmp_path / "b.json")]) == 0
+    text = capsys.readouterr().out
+    assert PLAIN in text and OURS in text and "waiting for crops" in text and "1.00x" in text
+    figures = json.loads((tmp_path / "b.json").read_text())
+    assert figures["training"]["recipe"] == "edsr_x2" and len(figures["training"]["timings"]) == 2
+    assert "torch" in figures["machine"]
+
+
+def test_the_recipe_is_that_of_the_published_baseline():
+    config = read_recipe("edsr_x2")
+    assert config.upsampler == {"kind": "edsr", "scale": 2, "width": 64, "blocks": 16, "tail": "classic"}
+    assert (config.phases[0].batch, config.phases[0].crop) == (16, 48)
+    assert replace(config, seed=1).loss.weights == {"output": 1.0}
