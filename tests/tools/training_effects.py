@@ -40,6 +40,7 @@ NO_DISCRIMINATOR, AS_IT_IS = AdversarialConfig(), DataConfig()
 SHALLOW = PerceptualConfig({"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0})  # as far as partial files reach
 SIDE, PICTURES = 256, 6
 BLIND_SIGMA = 25 / 255
+FAST = 1e-3  # learning rate of the discriminators, which start at birth
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,24 @@ def variants(has_vgg: bool) -> Iterator[Variant]:
     yield Variant("loss", "+ blind 0.5", replace(PLAIN, blind=0.5))
     yield Variant("loss", "+ controller 0.01", replace(PLAIN, controller=0.01))
     small = {"width": 32}
-    judged = replace(PLAIN, adversarial=0.02)
+    judged = replace(PLAIN, adversarial=0.2)  # strong, so that few steps show it
     patch, unet = DiscriminatorConfig("patch", layers=2, **small), DiscriminatorConfig("unet", **small)
     for kind in ("vanilla", "hinge", "relativistic"):
-        yield Variant("adversarial", f"PatchGAN, {kind}", judged, adversarial=AdversarialConfig(kind, patch))
+        yield Variant("adversarial", f"PatchGAN, {kind}", judged, adversarial=AdversarialConfig(kind, patch, FAST))
     yield Variant(
-        "adversarial", "PatchGAN, vanilla, R1", judged, adversarial=AdversarialConfig("vanilla", patch, r1=10)
+        "adversarial", "PatchGAN, vanilla, R1", judged, adversarial=AdversarialConfig("vanilla", patch, FAST, r1=10)
     )
-    yield Variant("adversarial", "U-Net, relativistic", judged, adversarial=AdversarialConfig("relativistic", unet))
-    matched = replace(judged, feature_matching=0.1)
-    yield Variant("adversarial", "+ feature matching 0.1", matched, adversarial=AdversarialConfig("relativistic", unet))
+    yield Variant(
+        "adversarial", "U-Net, relativistic", judged, adversarial=AdversarialConfig("relativistic", unet, FAST)
+    )
+    matched = replace(judged, feature_matching=1.0)
+    yield Variant(
+        "adversarial", "U-Net, + feature matching 1", matched, adversarial=AdversarialConfig("relativistic", unet, FAST)
+    )
     refined = replace(judged, judge="refined", refine=0.25)
-    yield Variant("adversarial", "of refined estimates", refined, adversarial=AdversarialConfig("relativistic", unet))
+    yield Variant(
+        "adversarial", "U-Net, of refined estimates", refined, adversarial=AdversarialConfig("relativistic", unet, FAST)
+    )
     every = LossConfig()
     for strategy, earlier in (
         ("progressive", "joint"),

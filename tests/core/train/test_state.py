@@ -29,7 +29,9 @@ CPU = torch.device("cpu")
 
 
 def newborn(seed: int = 0) -> Chain:
-    return trainable(ChainTask(CONFIG.chain), None, seed, CPU)
+    chain = trainable(ChainTask(CONFIG.chain), None, seed, CPU)
+    assert isinstance(chain, Chain)
+    return chain
 
 
 def parts_of(chain: Chain) -> list[Learner]:
