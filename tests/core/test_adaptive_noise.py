@@ -77,7 +77,8 @@ def test_gradient_map_does_not_depend_on_the_batch() -> None:
     images = torch.rand(3, 3, 33, 47) * torch.tensor([0.1, 0.5, 1.0]).view(3, 1, 1, 1)
     together = gradient_map(images)
     for i in range(3):
-        assert torch.equal(together[i : i + 1], gradient_map(images[i : i + 1]))
+        # convolutions of other batches may be rounded otherwise
+        assert torch.allclose(together[i : i + 1], gradient_map(images[i : i + 1]), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

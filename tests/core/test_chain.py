@@ -57,10 +57,11 @@ def test_a_chain_that_has_learned_something_is_not_bicubic(chain: Chain) -> None
 # Tiles.
 
 
-@pytest.mark.parametrize("detail", [0.0, 0.7])
-def test_the_result_does_not_depend_on_the_tile(detail: float) -> None:
-    # Weights so large that half of the halo would show.
-    chain, image = random_chain(size=0.2), picture(50, 41)
+@pytest.mark.parametrize(("detail", "size"), [(0.0, 0.2), (0.7, 0.15)])
+def test_the_result_does_not_depend_on_the_tile(detail: float, size: float) -> None:
+    # Weights so large that half of the halo would show. With detail the same weights would make chaos of rounding:
+    # on some CPUs another number of threads alone then changes the result by 0.05.
+    chain, image = random_chain(size=size), picture(50, 41)
     run = FP32 | {"detail": detail, "steps": 2}
     whole = chain.stages_of(image, 4, tile=10**6, **run)
     for tile in (64, 96):

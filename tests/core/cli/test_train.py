@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import signal
 from pathlib import Path
 
@@ -272,7 +273,8 @@ def test_the_help_names_every_recipe(run):
 
 
 def test_a_config_names_what_it_starts_from_and_an_option_what_else(run, config, photos, tmp_path, chain_file):
-    settings = json.loads(config.read_text()) | {"init": str(chain_file)}
+    init = shutil.copy(chain_file, tmp_path / "mine.safetensors")
+    settings = json.loads(config.read_text()) | {"init": str(init)}
     config.write_text(json.dumps(settings))
     options = ["--config", config, "--data", photos, "--steps", "2"]
     assert run("train", *options, "--out", tmp_path / "a")[0] == 0
@@ -283,9 +285,9 @@ def test_a_config_names_what_it_starts_from_and_an_option_what_else(run, config,
     distance = [max((before[n] - other[n]).abs().max().item() for n in before) for other in (started, born)]
     assert distance[0] < 0.01 < distance[1]
     made = read_config(tmp_path / "a" / "config.json")
-    assert made.init == "small" and read_config(tmp_path / "b" / "config.json").init == ""
+    assert made.init == "mine" and read_config(tmp_path / "b" / "config.json").init == ""
     # the file need not be there any more when the run goes on
-    chain_file.unlink()
+    init.unlink()
     assert run("train", "--resume", "--data", photos, "--out", tmp_path / "a")[0] == 0
 
 
