@@ -45,6 +45,11 @@ def comfyui_path() -> Path:
     return Path(os.environ["COMFYUI_PATH"]).expanduser().resolve()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that renews the snapshot of the nodes; see tests/nodes/contract.py."""
+    parser.addoption("--write-object-info", action="store_true", help="write tests/nodes/object_info.json anew")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the tests marked `comfy` where COMFYUI_PATH is not set; a wrong COMFYUI_PATH is an error."""
     value = os.environ.get("COMFYUI_PATH")

@@ -66,6 +66,7 @@ class Output(_Port):
 class _Widget(Input):
     kinds: ClassVar[tuple[type, ...]] = ()
     extras: ClassVar[tuple[str, ...]] = ()
+    always: ClassVar[dict[str, Any]] = {}  # told to the front end even if the node does not say it
 
     def __init__(
         self,
@@ -106,15 +107,17 @@ class _Widget(Input):
     def options_dict(self) -> dict[str, Any]:
         values = {"default": self.default, "socketless": self.socketless, "forceInput": self.force_input}
         renamed = {"display_mode": "display", "dynamic_prompts": "dynamicPrompts"}
-        values |= {renamed.get(name, name): value for name, value in self.extra_values.items()}
+        extras = self.always | self.extra_values
+        values |= {renamed.get(name, name): value for name, value in extras.items()}
         if isinstance(values.get("display"), Enum):
             values["display"] = values["display"].value
         return super().options_dict() | {name: value for name, value in values.items() if value is not None}
 
 
-def _type(name: str, kinds: tuple[type, ...] = (), extras: tuple[str, ...] = ()) -> type[Any]:
+def _type(name: str, kinds: tuple[type, ...] = (), extras: tuple[str, ...] = (), **always: Any) -> type[Any]:
     if kinds:
-        input_class = type("Input", (_Widget,), {"io_type": name, "kinds": kinds, "extras": extras})
+        members = {"io_type": name, "kinds": kinds, "extras": extras, "always": always}
+        input_class = type("Input", (_Widget,), members)
     else:
         input_class = type("Input", (Input,), {"io_type": name})
     output_class = type("Output", (Output,), {"io_type": name})
@@ -129,8 +132,13 @@ def Custom(io_type: str) -> type[Any]:
 Boolean = _type("BOOLEAN", (bool,), ("label_on", "label_off"))
 Int = _type("INT", (int,), ("min", "max", "step", "control_after_generate", "display_mode"))
 Float = _type("FLOAT", (float, int), ("min", "max", "step", "round", "display_mode"))
-String = _type("STRING", (str,), ("multiline", "placeholder", "dynamic_prompts"))
-Combo = _type("COMBO", (str, int), ("options", "control_after_generate", "upload", "image_folder", "remote"))
+String = _type("STRING", (str,), ("multiline", "placeholder", "dynamic_prompts"), multiline=False)
+Combo = _type(
+    "COMBO",
+    (str, int),
+    ("options", "control_after_generate", "upload", "image_folder", "remote"),
+    multiselect=False,
+)
 Image = _type("IMAGE")
 Mask = _type("MASK")
 UpscaleModel = _type("UPSCALE_MODEL")
@@ -238,6 +246,10 @@ class ComfyNode:
             "name": schema.node_id,
             "display_name": schema.display_name,
             "description": schema.description,
+            "python_module": cls.RELATIVE_PYTHON_MODULE,
             "category": schema.category,
             "output_node": schema.is_output_node,
+            "deprecated": schema.is_deprecated,
+            "experimental": schema.is_experimental,
+            "api_node": schema.is_api_node,
         }
