@@ -67,6 +67,43 @@ def test_registry_table_is_complete(root: Path, project: dict[str, Any]):
     assert "web" not in comfy, "it would register the web folder a second time, beside WEB_DIRECTORY"
 
 
+def test_registry_takes_the_name(project: dict[str, Any]):
+    name = project["project"]["name"]
+    assert re.fullmatch(r"[a-z]+(?:[-_.][a-z0-9]+)*", name) and len(name) < 100
+    assert "comfyui" not in name
+
+
+def test_icon_is_a_square_of_at_most_400_pixels(root: Path, project: dict[str, Any]):
+    icon = project["tool"]["comfy"]["Icon"]
+    if not icon.startswith("https://"):
+        head = (root / icon).read_text(encoding="utf-8").split(">", 1)[0]
+        width, height = (re.search(rf'\b{side}="(\d+)"', head) for side in ("width", "height"))
+        assert width is not None and height is not None
+        assert width[1] == height[1] and int(width[1]) <= 400
+
+
+def test_ci_runs_the_lowest_and_the_newest_torch_on_every_system(root: Path, project: dict[str, Any]):
+    """The lowest by its last patch: the first 2.4 does not start on some Windows machines."""
+    ci = (root / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert all(f"{system}-latest" in ci for system in ("ubuntu", "windows", "macos"))
+    (declared,) = (line for line in project["project"]["dependencies"] if line.startswith("torch"))
+    newest = re.search(r"^TORCH \?= torch==(.+)$", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None
+    torches = re.findall(r"torch==([\d.]+)", ci)
+    assert set(torches) == {min(torches, key=_numbers), newest[1]}
+    assert _numbers(min(torches, key=_numbers))[:2] == _numbers(declared.removeprefix("torch>="))
+
+
+def test_ci_runs_the_lowest_python(root: Path, project: dict[str, Any]):
+    ci = (root / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    pythons = re.findall(r'python: "([\d.]+)"', ci)
+    assert ">=" + min(pythons, key=_numbers) == project["project"]["requires-python"]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
 def test_web_directory_is_inside_the_package_data(root: Path, project: dict[str, Any]):
     assert (root / progressive_upsampling.WEB_DIRECTORY).is_dir()
     pattern = progressive_upsampling.WEB_DIRECTORY.removeprefix("./") + "/**/*"
