@@ -52,7 +52,7 @@ class Learner:
         check_rates(self.network, rates)
         self._trained = [parameter for group in groups.values() for parameter in group]
         self.optimizer = torch.optim.Adam(
-            [{"params": group, "multiplier": rate} for rate, group in groups.items()], lr=1e-4, betas=BETAS
+            [{"params": group, "multiplier": rate} for rate, group in groups.items()], lr=1e-4, betas=BETAS, fused=True
         )
 
     def set_rate(self, rate: float) -> None:
