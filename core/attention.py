@@ -7,6 +7,8 @@ over the whole image (global statistics at test time also cost quality, arXiv 21
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -64,9 +66,6 @@ class WindowAttention(nn.Module):
     Shape:
         [B, C, H, W] -> the same; H and W multiples of `window`.
 
-    Attributes:
-        reach: how many tokens away an input can be and still matter.
-
     Raises:
         TypeError, ValueError: `heads` does not divide `channels`, or, with "rotary", into multiples of 4; any other
             argument is not as described; in `forward`, a size that windows do not fill.
@@ -80,7 +79,6 @@ class WindowAttention(nn.Module):
         check_heads(channels, heads, position)
         check_integer(window, "window", minimum=1)
         self.heads, self.window, self.position = heads, window, position
-        self.reach = window - 1
         self.norm = PixelNorm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = nn.Conv2d(channels, channels, 1)
@@ -107,6 +105,10 @@ class WindowAttention(nn.Module):
         grid = {"i": self.window, "j": self.window, "h": H // self.window, "w": W // self.window}
         out = rearrange(out, "(b h w) heads (i j) d -> b (h i) (w j) (heads d)", **grid)
         return x + self.proj(out.permute(0, 3, 1, 2))
+
+    def context(self, tokens: int) -> int:
+        """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
+        return math.ceil(tokens / self.window) * self.window
 
 
 def check_heads(channels: int, heads: int, position: str) -> None:
@@ -158,9 +160,6 @@ class ChannelAttention(nn.Module):
     Shape:
         [B, C, H, W] -> the same; H and W multiples of `window`.
 
-    Attributes:
-        reach: how many tokens away an input can be and still matter.
-
     Raises:
         TypeError, ValueError: an argument is not as described; in `forward`, a size that windows do not fill.
     """
@@ -171,7 +170,6 @@ class ChannelAttention(nn.Module):
         check_integer(reduction, "reduction", minimum=1)
         check_integer(channels, "channels", minimum=reduction)
         self.window = window
-        self.reach = window + window // 2 - 1  # from the last token that sees a neighbour to that one's far side
         self.squeeze = nn.Conv2d(channels, channels // reduction, 1)
         self.excite = nn.Conv2d(channels // reduction, channels, 1)
         nn.init.zeros_(self.excite.weight)
@@ -183,14 +181,17 @@ class ChannelAttention(nn.Module):
         gate = F.interpolate(2 * torch.sigmoid(gate), scale_factor=self.window, mode="bilinear")
         return x * gate
 
+    def context(self, tokens: int) -> int:
+        """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
+        # Past its window's centre a token's gate is made of the next window's, too.
+        return math.ceil((tokens + self.window // 2) / self.window) * self.window
+
 
 class SpatialAttention(nn.Module):
     """Gates each pixel by a 7×7 convolution over the channels' mean and maximum (CBAM, arXiv 1807.06521).
 
     Gates lie in 0..2 and start at 1. Shape: [B, C, H, W] -> the same.
     """
-
-    reach = 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,3 +202,7 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         return x * (2 * torch.sigmoid(self.conv(summary)))
+
+    def context(self, tokens: int) -> int:
+        """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
+        return tokens + 3

@@ -222,15 +222,18 @@ class Chain(nn.Module):
         group = max(GROUP_PIXELS // (target[0] * target[1]), 1)
         cost = sum(h * w for h, w in sizes)
         progress = Progress(on_step, cost * B)
-        results: list[list[Tensor]] = []
+        results: list[Tensor] = []
         for first in range(0, B, group):
             part = image[first : first + group].float().to(self.device)
             report = progress.part(cost * part.shape[0])
             outputs = self._run(part, sizes, seeds[first : first + group], chosen, upsampler, report)
-            results.append([output.to(image.device) for output in outputs])
-        if len(results) == 1:
-            return results[0]
-        return [torch.cat(outputs) for outputs in zip(*results, strict=True)]
+            if group >= B:
+                return [output.to(image.device) for output in outputs]
+            if first == 0:
+                results = [output.new_empty(B, *output.shape[1:], device=image.device) for output in outputs]
+            for result, output in zip(results, outputs, strict=True):
+                result[first : first + group] = output
+        return results
 
     def _run(
         self,
@@ -263,30 +266,22 @@ class Chain(nn.Module):
         run = {"tile": settings.tile, "dtype": settings.dtype}
         refine = settings.detail > 0 and settings.strength > 0
         evaluations = 1 + (settings.steps if refine else 0)
-        progress = Progress(on_step, evaluations + 2)
+        progress = Progress(on_step, evaluations + 2)  # those, the upsampler, and the skip with the fusion
 
-        up = stage.upsample(previous, size, method=upsampler, on_step=progress.part(1), **run)
-        progress.advance(0, preview_of(up))
+        current = stage.upsample(previous, size, method=upsampler, on_step=progress.part(1), **run)
+        progress.advance(0, preview_of(current))
         if refine:
-            sigma = stage.sigma(up, settings.noise, settings.strength)
+            up, sigma = current, stage.sigma(current, settings.noise, settings.strength)
             noisy = inject_noise(up, sigma, seeds, number, settings.distribution)
+            report = progress.part(evaluations)
+            current = stage.denoise(
+                noisy, sigma, up, steps=settings.steps, detail=settings.detail, on_step=report, **run
+            )
+            del up, sigma, noisy
         else:  # without noise the denoiser evaluates its regression alone
-            sigma, noisy = up.new_zeros(up.shape[0], 1, *size), up
-        current = stage.denoise(
-            noisy,
-            sigma,
-            up,
-            steps=settings.steps,
-            detail=settings.detail,
-            on_step=progress.part(evaluations),
-            **run,
-        )
-        del up, noisy, sigma
-        before = resample(previous, size).clamp(0, 1)
-        current = stage.skip(current, before, settings.skip)
-        if settings.fusion:
-            current, _ = stage.fuse([before, current])
-        progress.advance(1, preview_of(current))
+            current = stage.regress(current, on_step=progress.part(1), overwrite=True, **run)
+        current = stage.merge(current, previous, settings.skip, settings.fusion, progress.part(1))
+        progress.finish(preview_of(current))
         return current
 
 

@@ -83,6 +83,15 @@ class Denoiser(nn.Module):
         c_skip, c_out, c_in, b = self.coefficients(sigma, eta)
         return y + c_skip * z + c_out * self._network(c_in * z, y, b, eta)
 
+    def regression(self, y: Tensor) -> Tensor:
+        """The estimate of the true image from y alone, not clamped: that of eta = 1 without noise, y + sigma_r F.
+
+        Args:
+            y: [B, 3, H, W] in 0..1.
+        """
+        level, eta = y.new_full((1, 1, 1, 1), SIGMA_FLOOR), y.new_ones(1, 1, 1, 1)
+        return y + self.config.sigma_r * self._network(y.new_zeros(1, 1, 1, 1).expand_as(y), y, level, eta)
+
     def blind(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """The estimate from a noisy image alone, not clamped: x_hat = noisy + tau F, tau = sqrt(sigma_r² + s²).
 
@@ -159,17 +168,46 @@ def denoise(
     refine = bool((alpha > 0).any())
     whole = bool((alpha == 1).all()) and conditioning is not None
     evaluations = (steps if refine else 0) + (0 if whole else 1)
-    run = _Evaluator(model, sigma.expand(noisy.shape[0], -1, -1, -1), tile, dtype, Progress(on_step, evaluations))
+    run = _Evaluator(model, noisy.device, tile, dtype, Progress(on_step, evaluations))
+    sigma = sigma.expand(noisy.shape[0], -1, -1, -1)
 
     if conditioning is None:
-        y = regression = run.blind(noisy)
+        y = regression = run.blind(noisy, sigma)
     else:
         y = conditioning.float()
         regression = y if whole else run.regression(y)  # with alpha = 1 everywhere it has no part
     if not refine:
         return regression.clamp(0, 1)
-    refined = sample(run, noisy - y, y, steps)
+    refined = sample(lambda z, y, eta: run.estimate(z, y, sigma, eta), noisy - y, y, steps)
     return regression.lerp(refined, alpha).clamp(0, 1)
+
+
+def regress(
+    model: Denoiser,
+    image: Tensor,
+    *,
+    tile: int | None = None,
+    dtype: str = "auto",
+    on_step: OnStep | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """What `denoise` gives of an image without noise: the most likely true image, by one evaluation.
+
+    Args:
+        model: the denoiser; images must be on its device.
+        image: y, [B, 3, H, W] in 0..1.
+        tile, dtype, on_step: as for `denoise`.
+        out: takes the result, [B, 3, H, W] float32; may be the image itself.
+
+    Returns:
+        [B, 3, H, W] float32 in 0..1; `out`, if it is given.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described.
+    """
+    check_image(image, "image", (3,))
+    run = _Evaluator(model, image.device, tile, dtype, Progress(on_step, 1))
+    return run.regression(image.float(), out).clamp_(0, 1)
 
 
 def times(steps: int) -> list[float]:
@@ -201,33 +239,31 @@ def sample(estimate: Callable[[Tensor, Tensor, float], Tensor], z: Tensor, y: Te
 
 
 class _Evaluator:
-    """The denoiser on whole images: tiled, in the chosen format, with progress. `sigma` is [B, 1, H, W]."""
+    """The denoiser on whole images: tiled, in the chosen format, with progress."""
 
-    def __init__(self, model: Denoiser, sigma: Tensor, tile: int | None, dtype: str, progress: Progress) -> None:
-        self.model, self.sigma, self.progress = model, sigma, progress
-        self.device = sigma.device
-        self.dtype = resolve_dtype(dtype, self.device)
+    def __init__(
+        self, model: Denoiser, device: torch.device, tile: int | None, dtype: str, progress: Progress
+    ) -> None:
+        self.model, self.device, self.progress = model, device, progress
+        self.dtype = resolve_dtype(dtype, device)
         if tile is None:
             tile = auto_tile(bytes_per_pixel(model.config.unet, self.dtype), model.halo, model.align)
         self.tile = tile
 
-    def __call__(self, z: Tensor, y: Tensor, eta: float) -> Tensor:
-        """x_hat of a state."""
-        return self._estimate(z, y, self.sigma, eta)
-
-    def regression(self, y: Tensor) -> Tensor:
-        """x_hat of y alone: eta = 1, where the state is nothing but noise, without noise."""
-        return self._estimate(torch.zeros_like(y), y, torch.zeros_like(self.sigma), 1.0)
-
-    def blind(self, noisy: Tensor) -> Tensor:
-        """x_hat of a noisy image alone."""
-        return self._run(self.model.blind, noisy, self.sigma)
-
-    def _estimate(self, z: Tensor, y: Tensor, sigma: Tensor, eta: float) -> Tensor:
+    def estimate(self, z: Tensor, y: Tensor, sigma: Tensor, eta: float) -> Tensor:
+        """x_hat of a state; sigma is [B, 1, H, W]."""
         time = torch.tensor(eta, device=self.device).reshape(1, 1, 1, 1)
         return self._run(lambda z, y, sigma: self.model(z, y, sigma, time), z, y, sigma)
 
-    def _run(self, function: Callable[..., Tensor], *images: Tensor) -> Tensor:
+    def regression(self, y: Tensor, out: Tensor | None = None) -> Tensor:
+        """x_hat of y alone."""
+        return self._run(self.model.regression, y, out=out)
+
+    def blind(self, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """x_hat of a noisy image alone; sigma is [B, 1, H, W]."""
+        return self._run(self.model.blind, noisy, sigma)
+
+    def _run(self, function: Callable[..., Tensor], *images: Tensor, out: Tensor | None = None) -> Tensor:
         report = self.progress.part(1.0)
         with torch.no_grad(), autocast(self.device, self.dtype):
             return run_tiled(
@@ -237,6 +273,7 @@ class _Evaluator:
                 align=self.model.align,
                 tile=self.tile,
                 on_tile=lambda done, total: report(done, total, None),
+                out=out,
             )
 
 

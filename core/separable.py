@@ -7,7 +7,7 @@ coordinates of a picture 8192 pixels wide are off by up to 4e-4 pixels at scales
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -70,21 +70,27 @@ class _Block:
     matrix: Tensor  # [output positions, stop - start]
 
 
-def resize_axis(image: Tensor, dim: int, axis: Axis) -> Tensor:
+def resize_axis(image: Tensor, dim: int, axis: Axis, part: slice | None = None, start: int = 0) -> Tensor:
     """Resize an image along its height or its width.
 
     Args:
-        image: `[B, C, H, W]`, float32 or float64, contiguous.
+        image: `[B, C, H, W]`, float32 or float64, contiguous; of an axis that is not mirrored it may hold a part
+            alone, what `source_of` says at least.
         dim: 2 for the height, 3 for the width.
-        axis: what to do; `axis.length` is the image's length along `dim`.
+        axis: what to do; `axis.length` is the whole image's length along `dim`.
+        part: the positions of the result that are wanted, None for all.
+        start: position in the whole image that `image` begins at.
 
     Returns:
         `[B, C, H', W']` of the same dtype. Differentiable.
     """
     dtype = image.dtype
-    blocks = _blocks(axis, image.device, _product_dtype(image))
+    blocks: Sequence[_Block] = _blocks(axis, image.device, _product_dtype(image))
     shape = list(image.shape)
     shape[dim] = axis.target
+    if part is not None:
+        blocks = _part_of(blocks, part, slice(start, start + image.shape[dim]))
+        shape[dim] = part.stop - part.start
     track = torch.is_grad_enabled() and image.requires_grad
     parts: list[Tensor] = []
     result = image.new_empty(0 if track else shape)
@@ -99,6 +105,32 @@ def resize_axis(image: Tensor, dim: int, axis: Axis) -> Tensor:
                 result.narrow(dim, done, part.shape[dim]).copy_(part)
                 done += part.shape[dim]
     return torch.cat(parts, dim) if track else result
+
+
+def source_of(axis: Axis, part: slice) -> slice:
+    """The positions before that some positions after are made of.
+
+    Args:
+        axis: one that is not mirrored.
+        part: positions after, at least one.
+    """
+    if axis.length == axis.target:
+        return part
+    _, reach, taps = _support(axis)
+    first, last = (math.floor((at + 0.5) / axis.scale - 0.5 - reach) for at in (part.start, part.stop - 1))
+    return slice(max(first, 0), min(last + taps, axis.length))
+
+
+def _part_of(blocks: Sequence[_Block], part: slice, source: slice) -> list[_Block]:
+    """The blocks of some positions alone, for an image of which only `source` is there."""
+    found = []
+    for number in range(part.start // _ROWS, -(-part.stop // _ROWS)):
+        block, first = blocks[number], number * _ROWS
+        rows = slice(max(part.start - first, 0), min(part.stop - first, _ROWS))
+        start, stop = max(block.start, source.start), min(block.stop, source.stop)
+        matrix = block.matrix[rows, start - block.start : stop - block.start]
+        found.append(_Block(start - source.start, stop - source.start, matrix))
+    return found
 
 
 def _source(image: Tensor, dim: int, block: _Block) -> Tensor:
@@ -142,13 +174,19 @@ def _blocks(axis: Axis, device: torch.device, dtype: torch.dtype) -> tuple[_Bloc
 
 def _taps(axis: Axis) -> tuple[Tensor, Tensor]:
     """Source positions (some outside the image) and normalised weights, both `[target, taps]`."""
-    kernel, support = KERNELS[axis.kernel]
-    widen = 1.0 / axis.scale if axis.antialias and axis.scale < 1.0 else 1.0
-    taps = math.ceil(2.0 * support * widen) + 2
+    kernel = KERNELS[axis.kernel][0]
+    widen, reach, taps = _support(axis)
     centre = (torch.arange(axis.target, dtype=torch.float64) + 0.5) / axis.scale - 0.5
-    first = torch.floor(centre - support * widen).to(torch.int64)
+    first = torch.floor(centre - reach).to(torch.int64)
     positions = first[:, None] + torch.arange(taps)
     weights = kernel((positions - centre[:, None]) / widen)
     if not axis.mirror:
         weights = weights * ((positions >= 0) & (positions < axis.length))
     return positions, weights / weights.sum(dim=1, keepdim=True)
+
+
+def _support(axis: Axis) -> tuple[float, float, int]:
+    """How much wider than usual the kernel is, half its width in input pixels, and the taps it may have."""
+    widen = 1.0 / axis.scale if axis.antialias and axis.scale < 1.0 else 1.0
+    reach = KERNELS[axis.kernel][1] * widen
+    return widen, reach, math.ceil(2.0 * reach) + 2

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from .adaptive_noise import NoiseController, NoiseControllerConfig, adaptive_sigma
 from .checks import check_number
-from .denoise import Denoiser, DenoiserConfig, denoise
+from .denoise import Denoiser, DenoiserConfig, denoise, regress
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .fusion import fuse
 from .layout import through_rgb
-from .progress import OnStep
+from .merge import merge
+from .progress import OnStep, Progress
 from .residual import SkipWeights, SkipWeightsConfig, skip
 from .tiling import run_tiled
 from .upsample import Enlarge, upsample
@@ -115,10 +116,42 @@ class Stage(nn.Module):
 
         return through_rgb(noisy, run)
 
+    def regress(
+        self,
+        image: Tensor,
+        *,
+        tile: int | None = None,
+        dtype: str = "auto",
+        on_step: OnStep | None = None,
+        overwrite: bool = False,
+    ) -> Tensor:
+        """What `denoise` gives without noise; the image may lose its values where `overwrite` says so."""
+
+        def run(rgb: Tensor) -> Tensor:
+            out = rgb if overwrite else None
+            return regress(self.denoiser, rgb, tile=tile, dtype=dtype, on_step=on_step, out=out)
+
+        return through_rgb(image, run)
+
     def skip(self, current: Tensor, previous: Tensor, strength: float = 1.0) -> Tensor:
         """Brings learned bands of the previous image back into the current one. See `core.residual.skip`."""
         with torch.no_grad():
             return skip(current, previous, mode="weighted", strength=strength, model=self.skip_weights)
+
+    def merge(
+        self,
+        current: Tensor,
+        previous: Tensor,
+        strength: float = 1.0,
+        fusion: bool = True,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """`skip` of the previous image and `fuse` with it at once, written into `current`. See `core.merge.merge`."""
+        with torch.no_grad():
+            weights = [strength * weight for weight in self.skip_weights().tolist()]
+            report = Progress(on_step, 1).part(1)
+            model = self.weights if fusion else None
+            return merge(current, previous, weights, model, on_band=lambda done, total: report(done, total, None))
 
     def fuse(self, images: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Fuses images by learned weights. See `core.fusion.fuse`.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_integer
+from .rows import Original
 
 MINIMUM_TILE = 64  # below this the halo costs more than the tile
 DEFAULT_BUDGET = 1 << 30  # bytes of working memory for one tile where nobody knows better
@@ -38,20 +39,25 @@ def tiles(height: int, width: int, tile: int, halo: int, align: int = 1) -> Iter
         halo: pixels of context on every side.
         align: reads begin at multiples of this.
     """
-    step = math.ceil(tile / align) * align
-    for top in range(0, height, step):
-        for left in range(0, width, step):
-            bottom, right = min(top + step, height), min(left + step, width)
-            rows = _read(top, bottom, height, halo, align)
-            columns = _read(left, right, width, halo, align)
-            yield Tile((rows, columns), (slice(top, bottom), slice(left, right)))
+    down, across = (_step(side, tile, align) for side in (height, width))
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            bottom, right = min(top + down, height), min(left + across, width)
+            keep = slice(top, bottom), slice(left, right)
+            yield Tile((aligned(keep[0], height, halo, align), aligned(keep[1], width, halo, align)), keep)
 
 
-def _read(start: int, stop: int, size: int, halo: int, align: int) -> slice:
+def aligned(keep: slice, size: int, halo: int, align: int) -> slice:
+    """What must be read of an axis of `size` pixels for what is kept: the halo more, on the grid."""
     # The far end is aligned too, so that a network that pads its input pads only at the image's own border.
-    first = max(start - halo, 0) // align * align
-    last = min(math.ceil((stop + halo) / align) * align, size)
-    return slice(first, last)
+    first = max(keep.start - halo, 0) // align * align
+    return slice(first, min(math.ceil((keep.stop + halo) / align) * align, size))
+
+
+def _step(side: int, tile: int, align: int) -> int:
+    # As few tiles as the largest one allows, of about the same size: a narrow last one is mostly halo.
+    count = math.ceil(side / (math.ceil(tile / align) * align))
+    return math.ceil(side / count / align) * align
 
 
 def auto_tile(bytes_per_pixel: float, halo: int, align: int = 1, budget: float = DEFAULT_BUDGET) -> int:
@@ -78,6 +84,7 @@ def run_tiled(
     align: int = 1,
     tile: int | None = None,
     on_tile: Callable[[int, int], None] | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Runs a function over images tile by tile; equal to running it on the whole.
 
@@ -92,9 +99,10 @@ def run_tiled(
         align: its crops begin at multiples of this many input pixels.
         tile: side of a tile in input pixels, rounded up to a multiple of `align`; None runs all at once.
         on_tile: called with (runs done, runs in all) after each run of the function; may raise to cancel.
+        out: takes the result; may be one of the images, where scale is 1, and then the picture is not in memory twice.
 
     Returns:
-        [B, C, H * scale, W * scale] on the device of the first image.
+        [B, C, H * scale, W * scale] on the device of the first image; `out`, if it is given.
 
     Raises:
         TypeError, ValueError: the images differ in size, there are none, or `tile` is no positive integer.
@@ -116,21 +124,35 @@ def run_tiled(
         result = function(*images)
         if on_tile is not None:
             on_tile(1, 1)
-        return result
-    runs = [(part, slice(first, min(first + group, B))) for first in range(0, B, group) for part in plan]
-    result = torch.empty(0)  # its channels and format are known after the first run
-    for done, (part, batch) in enumerate(runs, 1):
-        rows, columns = part.read
-        out = function(*(image[batch, :, rows, columns] for image in images))
-        if done == 1:
-            result = torch.empty(B, out.shape[1], H * scale, W * scale, dtype=out.dtype, device=images[0].device)
-        kept_rows, kept_columns = part.keep
-        result[batch, :, _scaled(kept_rows, 0, scale), _scaled(kept_columns, 0, scale)] = out[
-            ..., _scaled(kept_rows, rows.start, scale), _scaled(kept_columns, columns.start, scale)
-        ]
-        if on_tile is not None:
-            on_tile(done, len(runs))
+        return result if out is None else out.copy_(result)
+    runs, done = len(plan) * math.ceil(B / group), 0
+    result = torch.empty(0) if out is None else out  # its channels and format are known after the first run
+    for first in range(0, B, group):
+        batch = slice(first, min(first + group, B))
+        readers = [_reader(image[batch], _shared(image, out)) for image in images]
+        strips: list[Tensor] = []
+        for part in plan:
+            if part.keep[1].start == 0:  # a new row of tiles
+                strips = [read(part.read[0]) for read in readers]
+            found = function(*(strip[..., part.read[1]] for strip in strips))
+            if out is None and done == 0:
+                shape = (B, found.shape[1], H * scale, W * scale)
+                result = torch.empty(shape, dtype=found.dtype, device=images[0].device)
+            to, of = zip(*(_scaled(*pair, scale) for pair in zip(part.keep, part.read, strict=True)), strict=True)
+            result[batch, :, to[0], to[1]] = found[..., of[0], of[1]]
+            done += 1
+            if on_tile is not None:
+                on_tile(done, runs)
     return result
+
+
+def _reader(image: Tensor, overwritten: bool) -> Callable[[slice], Tensor]:
+    """A function that gives some rows of an image, as it was even when results overwrite it."""
+    return Original(image).read if overwritten else lambda rows: image[:, :, rows]
+
+
+def _shared(image: Tensor, out: Tensor | None) -> bool:
+    return out is not None and image.untyped_storage().data_ptr() == out.untyped_storage().data_ptr()
 
 
 def _whole(height: int, width: int) -> Tile:
@@ -144,5 +166,7 @@ def _group(plan: Sequence[Tile], side: int) -> int:
     return max(side * side // area, 1)
 
 
-def _scaled(part: slice, origin: int, scale: int) -> slice:
-    return slice((part.start - origin) * scale, (part.stop - origin) * scale)
+def _scaled(keep: slice, read: slice, scale: int) -> tuple[slice, slice]:
+    """Where what a tile keeps lies in the result, and where in the tile's own result."""
+    to = slice(keep.start * scale, keep.stop * scale)
+    return to, slice(to.start - read.start * scale, to.stop - read.start * scale)

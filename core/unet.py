@@ -93,10 +93,13 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)  # zero-init: the block starts as identity
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
         self.gates = nn.Sequential(*gates)
-        self.reach = 2 + sum(gate.reach for gate in gates)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.gates(self.conv2(F.relu(self.conv1(x))))
+
+    def context(self, tokens: int) -> int:
+        """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
+        return 2 + _context(self.gates, tokens)
 
 
 class Level(nn.Module):
@@ -116,10 +119,19 @@ class Level(nn.Module):
             if i == 0 and config.self_attention[level]:
                 layers.append(WindowAttention(width, config.heads, config.window, config.position))
         self.layers = nn.Sequential(*layers)
-        self.reach = sum(layer.reach for layer in layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+    def context(self, tokens: int) -> int:
+        """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
+        return _context(self.layers, tokens)
+
+
+def _context(layers: nn.Sequential, tokens: int) -> int:
+    for layer in reversed(layers):
+        tokens = layer.context(tokens)  # type: ignore[operator]
+    return tokens
 
 
 class AttnUNet(nn.Module):
@@ -129,7 +141,7 @@ class AttnUNet(nn.Module):
         [B, in_channels, H, W] -> [B, out_channels, H, W], any H and W (padded inside by repeating the edge).
 
     Attributes:
-        halo: pixels of context around a tile that its output depends on.
+        halo: pixels of context that its output depends on around a tile which begins and ends on the grid.
         align: tiles must begin at multiples of this many pixels.
         stride: pixels of one token at the coarsest level.
     """
@@ -151,12 +163,16 @@ class AttnUNet(nn.Module):
         self.halo = self._halo()
 
     def _halo(self) -> int:
-        reach = 2 * self.config.unshuffle  # head and tail
-        for level, (down, up) in enumerate(zip(self.down_levels, self.up_levels, strict=True)):
-            pixels = self.config.unshuffle * 2**level
-            reach += pixels * (down.reach + up.reach)  # type: ignore[operator]
-        reach += self.stride * self.middle.reach
-        return reach + self.stride - 1  # a pixel may lie anywhere inside its coarsest token
+        # From the output back to the input: how much lies beyond a border of the grid, in tokens of each level.
+        tokens, skipped = 1, []  # what the tail looks at
+        for level in self.up_levels:
+            tokens = level.context(tokens)  # type: ignore[operator]
+            skipped.append(tokens)
+            tokens = math.ceil(tokens / 2)
+        tokens = self.middle.context(tokens)
+        for level in reversed(self.down_levels):
+            tokens = level.context(max(2 * tokens, skipped.pop()))  # type: ignore[operator]
+        return self.config.unshuffle * (tokens + 1)  # what the head looks at
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[-2:]

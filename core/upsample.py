@@ -51,25 +51,27 @@ def upsample(
     check_size(size)
     size, image = (int(size[0]), int(size[1])), image.float()
     if isinstance(method, str):
-        result = resample(image, size, method).clamp(0, 1)
+        result = resample(image, size, method).clamp_(0, 1)
         Progress(on_step, 1).finish()
         return result
     if not callable(method):
         raise TypeError(f"method: expected a name, a network or a function, got {type(method).__name__}")
 
-    def enlarge(rgb: Tensor) -> Tensor:
+    def enlarge(source: Tensor) -> Tensor:
+        rgb = source
         report = Progress(on_step, max(_passes(image, size, method), 1))
         while rgb.shape[2] < size[0] or rgb.shape[3] < size[1]:
             before = rgb.shape
             if isinstance(method, nn.Module):
                 rgb = _run_network(method, rgb, tile, dtype, report.part(1))
             else:
-                rgb = method(rgb, report.part(1))
+                rgb = method(rgb, report.part(1)).float().clamp(0, 1)
             if rgb.shape[:2] != before[:2] or rgb.shape[2] <= before[2] or rgb.shape[3] <= before[3]:
                 raise ValueError(f"method: expected an image larger than {tuple(before)}, got {tuple(rgb.shape)}")
-            rgb = rgb.float().clamp(0, 1)
         report.finish()  # a function need not report, and may enlarge more than was thought
-        return resample(rgb, size).clamp(0, 1)
+        if rgb is not source and (rgb.shape[2], rgb.shape[3]) == size:
+            return rgb
+        return resample(rgb, size).clamp_(0, 1)
 
     return through_rgb(image, enlarge, size)
 
@@ -89,7 +91,7 @@ def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, 
     side = auto_tile(bytes_per_pixel(network, compute), halo) if tile is None else tile
     with torch.no_grad(), autocast(rgb.device, compute):
         return run_tiled(
-            lambda crop: network(crop.contiguous(memory_format=torch.channels_last)).float(),
+            lambda crop: network(crop.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1),
             [rgb],
             scale=scale,
             halo=halo,

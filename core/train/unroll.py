@@ -56,8 +56,7 @@ def unrolled_losses(
     for number, target in enumerate(scales[1:], 1):
         stage = chain.stage(number)
         up = stage.upsampler(image)
-        denoiser, ones = stage.denoiser, up.new_ones(1, 1, 1, 1)
-        output = denoiser(torch.zeros_like(up), up, torch.zeros_like(up[:, :1]), ones)
+        output = stage.denoiser.regression(up)
         found = _noisy_terms(stage, up, target, share, number, loss)
         before = resample(image, (target.shape[2], target.shape[3]))
         output = _skip_and_fuse(stage, output, before)

@@ -213,17 +213,16 @@ def test_every_weight_learns(net: nn.Module) -> None:
         assert parameter.grad is not None and parameter.grad.any(), name
 
 
-def measured_reach(net: nn.Module, height: int, width: int) -> int:
-    """The largest distance, rows or columns, over which an input matters, by gradients of every output."""
-    x = tokens(8, height, width, 1).double().requires_grad_()
-    out = net(x)
-    reach = 0
-    for i in range(height):
-        for j in range(width):
-            (grad,) = torch.autograd.grad(out[:, :, i, j].sum(), x, retain_graph=True)
-            rows, columns = (grad.abs().amax((0, 1)) > 1e-12).nonzero().unbind(1)
-            reach = max(reach, int((rows - i).abs().max()), int((columns - j).abs().max()))
-    return reach
+def last_touched(net: nn.Module, length: int, width: int, dim: int) -> list[int]:
+    """For each place along one axis the last input along it that matters, by gradients of the outputs there."""
+    size = (length, width) if dim == 2 else (width, length)
+    x = tokens(8, *size).abs().double().requires_grad_()
+    lines = net(x).movedim(dim, 0)
+    found = []
+    for line in lines:
+        (grad,) = torch.autograd.grad(line.sum(), x, retain_graph=True)
+        found.append(int((grad.movedim(dim, 0).flatten(1).abs().amax(1) > 1e-12).nonzero().max()))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -238,9 +237,16 @@ def measured_reach(net: nn.Module, height: int, width: int) -> int:
         SpatialAttention(),
     ],
 )
-def test_the_reach_is_what_gradients_show(net: nn.Module) -> None:
-    window = getattr(net, "window", 3)
-    assert measured_reach(randomised(net, 0.3).double(), 4 * window, 3 * window) == net.reach
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_context_is_what_gradients_show(net: nn.Module, dim: int) -> None:
+    window, net = getattr(net, "window", 3), randomised(net, 0.3).double()
+    if isinstance(net, ChannelAttention):
+        net.squeeze.weight.data.abs_()  # or its ReLU may hide what matters
+        net.squeeze.bias.data.abs_()
+    border = 2 * window
+    touched = last_touched(net, 6 * window, window, dim)
+    for count in range(3 * window):
+        assert max(touched[: border + count]) + 1 - border == net.context(count)
 
 
 def test_windows_lie_on_the_grid_of_the_top_left_corner() -> None:

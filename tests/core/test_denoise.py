@@ -17,6 +17,7 @@ from progressive_upsampling.core.denoise import (
     DenoiserConfig,
     bytes_per_pixel,
     denoise,
+    regress,
     sample,
     times,
 )
@@ -42,6 +43,9 @@ class Stub(Denoiser):
     def forward(self, z: Tensor, y: Tensor, sigma: Tensor, eta: Tensor) -> Tensor:
         self.states.append((eta.item(), z))
         return self._estimate(z, y, eta.item())
+
+    def regression(self, y: Tensor) -> Tensor:
+        return self(torch.zeros_like(y), y, torch.zeros_like(y[:, :1]), torch.ones(1, 1, 1, 1))
 
     def blind(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         self.states.append((0.0, noisy))
@@ -285,6 +289,24 @@ def test_without_the_network_the_estimate_is_the_best_linear_one() -> None:
 
 
 # Tiles, batches, formats.
+
+
+@pytest.mark.parametrize("tile", [64, WHOLE])
+def test_the_regression_is_the_denoised_image_without_noise(tile: int) -> None:
+    net, (y, _, _) = denoiser(0.2), noised(height=129, width=100, batch=2)
+    expected = denoise(net, y, torch.zeros_like(y[:, :1]), y, detail=0.7, tile=tile, dtype="fp32")
+    before = y.clone()
+    assert torch.equal(regress(net, y, tile=tile, dtype="fp32"), expected)
+    assert torch.equal(y, before)
+    assert regress(net, y, tile=tile, dtype="fp32", out=y) is y
+    assert largest_difference(y, expected) < 1e-6
+
+
+def test_the_regression_is_the_estimate_at_the_start_without_noise() -> None:
+    net, (y, _, _) = denoiser(0.2), noised()
+    with torch.no_grad():
+        estimate = net(torch.zeros_like(y), y, torch.zeros_like(y[:, :1]), torch.ones(1, 1, 1, 1))
+        assert largest_difference(net.regression(y), estimate) < 1e-6
 
 
 @pytest.mark.parametrize("known", [True, False])

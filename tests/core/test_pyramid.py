@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from progressive_upsampling.core.pyramid import collapse, decompose, gaussian_pyramid
+from progressive_upsampling.core.pyramid import collapse, decompose, gaussian_pyramid, rows_to_weigh, weighed_rows
+from progressive_upsampling.core.rows import Rows, bands
 
 SIZES = [(33, 47), (1, 1), (257, 129), (3, 700), (2, 64)]
 
@@ -47,3 +48,25 @@ def test_reductions_stay_in_the_range_of_the_image() -> None:
 def test_the_pyramid_is_differentiable() -> None:
     image = torch.rand(1, 1, 5, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: tuple(decompose(x, 3)), (image,))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("weights", [[0.3], [0.1, 0.7], [0.2, 0.0, 0.9], [0.5, 0.1, 0.2, 0.3, 1.0]])
+def test_weighed_rows_are_rows_of_the_weighed_bands(size: tuple[int, int], weights: list[float]) -> None:
+    image = torch.rand(2, 3, *size) - 0.5
+    terms = [weight * band for weight, band in zip(weights, decompose(image, len(weights)), strict=True)]
+    whole = collapse(terms)
+    for rows in bands(size[0], 10):
+        needed = rows_to_weigh(size[0], len(weights), rows)
+        part = Rows(image[:, :, needed], needed.start, size[0])
+        torch.testing.assert_close(weighed_rows(part, weights, rows), whole[:, :, rows], atol=1e-6, rtol=0)
+
+
+def test_fewer_rows_than_needed_would_show() -> None:
+    image, weights, rows = torch.rand(1, 3, 200, 20), [0.2, 0.5, 0.9], slice(90, 100)
+    needed = rows_to_weigh(200, 3, rows)
+    assert needed.stop - needed.start < 50
+    cut = slice(needed.start + 10, needed.stop)
+    whole = weighed_rows(Rows(image, 0, 200), weights, rows)
+    padded = torch.cat([image[:, :, cut.start : cut.start + 1].expand(-1, -1, 10, -1), image[:, :, cut]], 2)
+    assert (weighed_rows(Rows(padded, needed.start, 200), weights, rows) - whole).abs().max() > 1e-4

@@ -105,6 +105,44 @@ def test_tiles_cover_every_pixel_once_with_halo_on_the_grid(
     assert (covered == 1).all()
 
 
+@pytest.mark.parametrize(("side", "tile", "align", "widths"), [
+    (8192, 2100, 32, [2048] * 4),
+    (100, 64, 1, [50, 50]),
+    (100, 64, 32, [64, 36]),
+    (130, 64, 1, [44, 44, 42]),
+])  # fmt: skip
+def test_tiles_are_of_about_the_same_size(side: int, tile: int, align: int, widths: list[int]) -> None:
+    for height, width, axis in ((side, 1, 0), (1, side, 1)):
+        parts = [part.keep[axis] for part in tiles(height, width, tile, 10, align)]
+        assert [part.stop - part.start for part in parts] == widths
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("tile", [64, 96, None])
+def test_a_result_can_take_the_place_of_its_image(tile: int | None, batch: int) -> None:
+    net, image, other = unet(), picture(200, 129, batch), picture(200, 129, batch, seed=1)
+    whole = tiled(net, image + other, None)
+    before = other.clone()
+
+    def run(image: Tensor, other: Tensor) -> Tensor:
+        with torch.no_grad():
+            return net(image + other)
+
+    out = run_tiled(run, [image, other], halo=int(net.halo), align=int(net.align), tile=tile, out=image)
+    assert out is image
+    assert largest_difference(out, whole) < 1e-5
+    assert torch.equal(other, before)
+
+
+def test_a_view_of_the_image_is_known_as_the_image() -> None:
+    net, image = unet(), picture(200, 129, channels=4)
+    colours = image[:, :3]
+    whole = tiled(net, colours.clone(), None)
+    with torch.no_grad():
+        run_tiled(net, [image[:, :3]], halo=int(net.halo), align=int(net.align), tile=64, out=colours)
+    assert largest_difference(image[:, :3], whole) < 1e-5
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_a_batch_runs_in_groups_of_one_tiles_area(batch: int) -> None:
     shapes: list[tuple[int, ...]] = []

@@ -85,35 +85,33 @@ def test_the_last_layer_learns_at_birth() -> None:
     assert net.tail.weight.grad is not None and net.tail.weight.grad.any()
 
 
-def reach_along(net: AttnUNet, dim: int) -> int:
-    """The largest distance along one axis over which an input matters, by gradients of the outputs.
-
-    The outputs lie on a strip across the image, one at every place that a pixel can have in a window or a cell.
-    """
-    centre = -(-(net.halo + 1) // net.align) * net.align
-    length, width = 2 * centre + net.align, net.align
+def context_along(net: AttnUNet, dim: int) -> int:
+    """How far beyond a tile of one cell of the grid an input matters along one axis, by gradients of its outputs."""
+    start = -(-(net.halo + 1) // net.align) * net.align
+    stop = start + net.align
+    length, width = start + stop, net.align
     x = noise(*((length, width) if dim == 2 else (width, length))).double().requires_grad_()
     lines = net(x).movedim(dim, 0)
-    reach = 0
-    for place in range(centre, centre + net.align):
+    context = 0
+    for place in range(start, stop):
         (grad,) = torch.autograd.grad(lines[place].sum(), x, retain_graph=True)
         touched = grad.movedim(dim, 0).flatten(1).any(1).nonzero()
-        reach = max(reach, place - int(touched.min()), int(touched.max()) - place)
-    return reach
+        context = max(context, start - int(touched.min()), int(touched.max()) + 1 - stop)
+    return context
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_halo_holds_all_that_matters_and_not_much_more(name: str) -> None:
     net = random_unet(CONFIGS[name], 0.15).double()
-    reach = max(reach_along(net, 2), reach_along(net, 3))
-    assert reach <= net.halo
-    assert reach >= 0.9 * net.halo
+    context = max(context_along(net, 2), context_along(net, 3))
+    assert context <= net.halo
+    assert context >= 0.9 * net.halo
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_crop_with_halo_on_the_grid_gives_the_same_pixels(name: str) -> None:
     net = random_unet(CONFIGS[name])
-    start, halo = net.align, net.halo
+    start, halo = net.align, -(-net.halo // net.align) * net.align  # what lies inside begins on the grid, too
     image = noise(start + halo + 21, start + halo + 34)
     with torch.no_grad():
         whole, crop = net(image)[..., start:, start:], net(image[..., start:, start:])
@@ -159,7 +157,7 @@ def test_the_default_network_keeps_its_shape() -> None:
     # The bundled weights are of this shape: a change of names or shapes would lose them.
     net = AttnUNet(UNetConfig())
     assert parameter_count(net) == 911_530
-    assert (net.halo, net.align, net.stride) == (107, 32, 4)
+    assert (net.halo, net.align, net.stride) == (82, 32, 4)
     names = {name.split(".")[0] for name in net.state_dict()}
     assert names == {"head", "down_levels", "downs", "middle", "ups", "up_levels", "tail"}
 

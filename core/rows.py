@@ -1,0 +1,91 @@
+"""Work on some rows of an image at a time, for images too large to be in memory several times over.
+
+Whatever looks at neighbours asks for the rows it needs, on the grid of the whole image, so that the bands of rows
+together are exactly what the whole image would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .separable import Axis, resize_axis, source_of
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of an image.
+
+    Attributes:
+        pixels: `[B, C, rows, W]`.
+        start: number of the first one.
+        height: rows of the whole image.
+    """
+
+    pixels: Tensor
+    start: int
+    height: int
+
+    def part(self, rows: slice) -> Tensor:
+        """Those of them that are numbered so in the whole image."""
+        return self.pixels[:, :, rows.start - self.start : rows.stop - self.start]
+
+
+def bands(height: int, rows: int) -> Iterator[slice]:
+    """The rows of an image in bands, from the top down."""
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
+def rows_for(height: int, target: int, rows: slice, method: str) -> slice:
+    """The rows of an image `height` high that some rows of it at `target` are made of."""
+    return source_of(_axis(height, target, method), rows)
+
+
+def resample_rows(image: Rows, size: tuple[int, int], rows: slice, method: str) -> Tensor:
+    """Some rows of a resampled image, as `resample` gives them up to rounding.
+
+    Args:
+        image: float32 or float64 rows, at least those of `rows_for`.
+        size: (height, width) of the whole result.
+        rows: which are wanted.
+        method: "bilinear", "bicubic" or "lanczos".
+
+    Returns:
+        `[B, C, rows, width]`, not clamped.
+    """
+    height, width = size
+    pixels = image.pixels.contiguous()
+    if image.height == height:
+        pixels = image.part(rows).contiguous()
+    else:
+        pixels = resize_axis(pixels, 2, _axis(image.height, height, method), rows, image.start)
+    if pixels.shape[3] != width:
+        pixels = resize_axis(pixels, 3, _axis(pixels.shape[3], width, method))
+    return pixels
+
+
+class Original:
+    """An image as it was, while results overwrite it from the top down: it keeps the rows still asked for.
+
+    Args:
+        image: `[B, C, H, W]`. Rows may be overwritten once they have been read, up to the end of what was read.
+    """
+
+    def __init__(self, image: Tensor) -> None:
+        self._image, self._kept, self._start = image, image[:, :, :0], 0
+
+    def read(self, rows: slice) -> Tensor:
+        """Some rows, `[B, C, rows, W]`; none above the start of those that were read before."""
+        below = self._start + self._kept.shape[2]
+        kept = self._kept[:, :, rows.start - self._start :]
+        self._kept = torch.cat([kept, self._image[:, :, max(below, rows.start) : rows.stop]], 2)
+        self._start = rows.start
+        return self._kept
+
+
+def _axis(length: int, target: int, method: str) -> Axis:
+    return Axis(length, target, target / length, method)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from progressive_upsampling.core.resample import resample
+from progressive_upsampling.core.rows import Original, Rows, bands, resample_rows, rows_for
+
+from .tiny import picture
+
+SIZES = [((33, 47), (66, 94)), ((33, 47), (50, 47)), ((67, 20), (34, 10)), ((7, 5), (100, 3)), ((1, 1), (9, 9))]
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(("size", "target"), SIZES)
+def test_bands_of_a_resampled_image_are_the_resampled_image(
+    size: tuple[int, int], target: tuple[int, int], method: str
+) -> None:
+    image = picture(*size, batch=2)
+    whole = resample(image, target, method)
+    for rows in bands(target[0], 7):
+        needed = rows_for(size[0], target[0], rows, method)
+        part = Rows(image[:, :, needed], needed.start, size[0])
+        torch.testing.assert_close(resample_rows(part, target, rows, method), whole[:, :, rows], atol=1e-6, rtol=0)
+
+
+def test_a_row_too_few_would_show() -> None:
+    image = picture(80, 20)
+    needed = rows_for(80, 160, slice(50, 60), "bicubic")
+    part = Rows(image[:, :, needed.start + 2 : needed.stop], needed.start + 2, 80)
+    whole = resample(image, (160, 40))[:, :, 50:60]
+    assert (resample_rows(part, (160, 40), slice(50, 60), "bicubic") - whole).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("target", [40, 79, 80, 131, 700])
+def test_the_rows_needed_are_few(target: int) -> None:
+    for rows in bands(target, 16):
+        needed = rows_for(80, target, rows, "bicubic")
+        assert 0 <= needed.start < needed.stop <= 80
+        assert needed.stop - needed.start <= (rows.stop - rows.start) * 80 / target + 4 * max(80 / target, 1) + 3
+
+
+@pytest.mark.parametrize(("height", "rows"), [(10, 3), (10, 10), (10, 99), (1, 1)])
+def test_bands_cover_every_row_once(height: int, rows: int) -> None:
+    covered = [row for band in bands(height, rows) for row in range(band.start, band.stop)]
+    assert covered == list(range(height))
+    assert all(band.stop - band.start <= rows for band in bands(height, rows))
+
+
+@pytest.mark.parametrize("margin", [0, 1, 5, 30])
+def test_an_image_that_is_overwritten_is_read_as_it_was(margin: int) -> None:
+    image = picture(50, 6)
+    before, original = image.clone(), Original(image)
+    for rows in bands(50, 8):
+        read = slice(max(rows.start - margin, 0), min(rows.stop + margin, 50))
+        assert torch.equal(original.read(read), before[:, :, read])
+        assert torch.equal(original.read(read), before[:, :, read])  # asking twice is no harm
+        image[:, :, rows] = -1
+    assert (image == -1).all()
