@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from ..chain import Settings
+import torch
+from torch import Tensor
+
+from ..chain import GROUP_PIXELS, Settings
 from ..checks import check_integer, check_number
 from ..pictures import (
-    Picture,
     PictureError,
     check_output,
     find_pictures,
@@ -24,14 +28,7 @@ from ..sizes import target_size
 from .console import Console
 from .folders import folders_for_output
 from .models import Model, load_model, pick_device
-
-
-@dataclass(frozen=True)
-class Job:
-    """One picture to be read and one to be written."""
-
-    source: Path
-    target: Path
+from .pipeline import Job, Loaded, grouped, run_pipeline
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -59,35 +56,56 @@ def run(args: argparse.Namespace, console: Console) -> int:
             raise ValueError("--compare: expected one picture as INPUT, got a folder")
         check_output(args.compare)
     with folders_for_output(folders):
-        first = None
-        if not source.is_dir():  # a bad picture is said before the model is waited for
-            check_output(target)
-            first = read_picture(source)
-            if args.scale or args.size:
-                check_output(target, _target_size(first, args, 0.0))
+        if source.is_dir():
+            return _folder(jobs, args, device, console)
+        # a bad picture is said before the model is waited for
+        check_output(target)
+        picture = read_picture(source)
+        if args.scale or args.size:
+            check_output(target, _target_size(picture.image.shape[-2:], args, 0.0))
         model = load_model(args.model, device)
-        failed = 0
-        for number, job in enumerate(jobs, 1):
-            label = f"{job.source.name} ({number}/{len(jobs)})" if len(jobs) > 1 else job.source.name
-            try:
-                _upscale(job, first or read_picture(job.source), model, args, console, label)
-            except ValueError as error:
-                if first is not None:
-                    raise
-                failed += 1
-                console.error(str(error) if isinstance(error, PictureError) else f"{job.source}: {error}")
-        if failed:
-            console.error(f"{failed} of {len(jobs)} pictures could not be upscaled")
-    return 1 if failed else 0
+        for write in _work([Loaded(jobs[0], picture)], model, args, console, source.name):
+            write()
+    return 0
 
 
-def _upscale(job: Job, picture: Picture, model: Model, args: argparse.Namespace, console: Console, label: str) -> None:
+def _folder(jobs: list[Job], args: argparse.Namespace, device: torch.device, console: Console) -> int:
+    model = load_model(args.model, device)
+    done, failures = 0, 0
+
+    def work(batch: list[Loaded]) -> list[Callable[[], None]]:
+        nonlocal done
+        done += len(batch)
+        return _work(batch, model, args, console, f"{batch[-1].job.source.name} ({done}/{len(jobs)})")
+
+    def failed(job: Job, error: ValueError) -> None:
+        nonlocal failures
+        failures += 1
+        console.error(str(error) if isinstance(error, PictureError) else f"{job.source}: {error}")
+
+    def pixels(height: int, width: int) -> int:
+        try:
+            return math.prod(_target_size((height, width), args, model.scale))
+        except ValueError:  # too large a result: said when its turn comes
+            return GROUP_PIXELS
+
+    run_pipeline(grouped(jobs, pixels), work, failed)
+    if failures:
+        console.error(f"{failures} of {len(jobs)} pictures could not be upscaled")
+    return 1 if failures else 0
+
+
+def _work(
+    batch: list[Loaded], model: Model, args: argparse.Namespace, console: Console, label: str
+) -> list[Callable[[], None]]:
+    """Upscales pictures of one shape; returns what writes the result of each."""
     started = time.monotonic()
-    size = _target_size(picture, args, model.scale)
-    check_output(job.target, size)
+    size = _target_size(batch[0].picture.image.shape[-2:], args, model.scale)
+    for found in batch:
+        check_output(found.job.target, size)
     with console.progress(label) as on_step:
         stages = model.stages(
-            picture.image,
+            torch.cat([found.picture.image for found in batch]),
             size,
             seed=args.seed,
             strength=args.strength,
@@ -97,21 +115,31 @@ def _upscale(job: Job, picture: Picture, model: Model, args: argparse.Namespace,
             dtype=args.dtype,
             on_step=on_step,
         )
+    seconds = (time.monotonic() - started) / len(batch)
+
+    def write(number: int, found: Loaded) -> None:
+        _write(found, [stage[number : number + 1] for stage in stages], model, args)
+        before, after = _by(found.picture.image.shape), _by(stages[-1].shape)
+        console.note(f"{found.job.target}: {before} to {after} pixels in {seconds:.1f} s")
+
+    return [partial(write, number, found) for number, found in enumerate(batch)]
+
+
+def _write(found: Loaded, stages: list[Tensor], model: Model, args: argparse.Namespace) -> None:
+    image = found.picture.image
     if args.save_stages:
         for number, stage in enumerate(stages, 1):
             height, width = stage.shape[-2:]
-            name = f"{job.source.stem}_stage{number}_{width}x{height}.png"
-            write_picture(Path(args.save_stages) / name, stage, picture)
-    write_picture(job.target, stages[-1], picture)
+            name = f"{found.job.source.stem}_stage{number}_{width}x{height}.png"
+            write_picture(Path(args.save_stages) / name, stage, found.picture)
+    write_picture(found.job.target, stages[-1], found.picture)
     if args.compare:
         panels = {
-            f"input {_by(picture.image.shape)}": picture.image,
-            "bicubic": resample(picture.image, size).clamp(0.0, 1.0),
+            f"input {_by(image.shape)}": image,
+            "bicubic": resample(image, (stages[-1].shape[2], stages[-1].shape[3])).clamp(0.0, 1.0),
             f"{model.name} {_by(stages[-1].shape)}": stages[-1],
         }
         write_picture(args.compare, compare(panels))
-    seconds = time.monotonic() - started
-    console.note(f"{job.target}: {_by(picture.image.shape)} to {_by(stages[-1].shape)} pixels in {seconds:.1f} s")
 
 
 def _check_settings(args: argparse.Namespace) -> None:
@@ -124,8 +152,8 @@ def _check_settings(args: argparse.Namespace) -> None:
     Settings(strength=args.strength, steps=args.steps, detail=args.detail, dtype=args.dtype)
 
 
-def _target_size(picture: Picture, args: argparse.Namespace, own: float) -> tuple[int, int]:
-    height, width = picture.image.shape[-2:]
+def _target_size(before: Sequence[int], args: argparse.Namespace, own: float) -> tuple[int, int]:
+    height, width = before
     if args.size:
         return target_size(height, width, None, args.size)
     return target_size(height, width, args.scale or own, None)

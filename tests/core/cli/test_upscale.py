@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from progressive_upsampling.core.chain import Chain
-from progressive_upsampling.core.cli import models
-from progressive_upsampling.core.pictures import read_picture, write_picture
+from progressive_upsampling.core.cli import models, upscale
+from progressive_upsampling.core.cli.pipeline import Job, grouped
+from progressive_upsampling.core.pictures import PictureError, read_picture, write_picture
 from progressive_upsampling.core.resample import METHODS, resample
 
 
@@ -274,3 +275,56 @@ def test_a_picture_too_large_for_its_format_is_said_before_the_model_is_loaded(r
     write_picture(tmp_path / "wide.png", torch.rand(1, 3, 2, 3000))
     status, _, err = run("upscale", tmp_path / "wide.png", tmp_path / "out.webp", "--scale", "8")
     assert status == 1 and "16383" in err
+
+
+def test_pictures_of_one_size_go_through_the_model_together(run, chain_file, tmp_path, monkeypatch):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(5):
+        write_picture(source / f"{number}.png", torch.rand(1, 3, 12, 9))
+    write_picture(source / "wide.png", torch.rand(1, 3, 9, 12))
+    write_picture(source / "alpha.png", torch.rand(1, 4, 12, 9))
+    stages_of, batches = Chain.stages_of, []
+
+    def counted(self, image, *args, **kwargs):
+        batches.append(tuple(image.shape))
+        return stages_of(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(models.Chain, "stages_of", counted)
+    options = ["--model", chain_file, "--scale", "2", "--dtype", "fp32"]
+    status, _, err = run("upscale", source, tmp_path / "out", *options)
+    assert status == 0 and err.count("pixels in") == 7
+    assert batches == [(5, 3, 12, 9), (1, 4, 12, 9), (1, 3, 9, 12)]
+    for path in source.iterdir():
+        assert run("upscale", path, tmp_path / "alone.png", *options)[0] == 0
+        alone, together = (read_picture(p).image for p in (tmp_path / "alone.png", tmp_path / "out" / path.name))
+        assert (alone - together).abs().max() < 1.5 / 255
+
+
+def test_groups_hold_a_megapixel_of_results_and_keep_the_order_of_names(tmp_path):
+    jobs = []
+    for name, size in (("a", (10, 10)), ("b", (20, 10)), ("c", (10, 10)), ("d", (10, 10)), ("e", (10, 10))):
+        write_picture(tmp_path / f"{name}.png", torch.rand(1, 3, *size))
+        jobs.append(Job(tmp_path / f"{name}.png", tmp_path / f"{name}_large.png"))
+    (tmp_path / "f.png").write_text("text")
+    jobs.append(Job(tmp_path / "f.png", tmp_path / "f_large.png"))
+    groups = grouped(jobs, lambda height, width: 400_000 if (height, width) == (10, 10) else 1)
+    assert [[job.source.stem for job in group] for group in groups] == [["a", "c"], ["b"], ["d", "e"], ["f"]]
+
+
+def test_a_picture_that_cannot_be_written_does_not_stop_the_others(run, chain_file, tmp_path, monkeypatch):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(3):
+        write_picture(source / f"{number}.png", torch.rand(1, 3, 6, 5))
+    write = upscale.write_picture
+
+    def fail_on_the_second(path, *args):
+        if path.name == "1.png":
+            raise PictureError(f"{path}: no space left")
+        write(path, *args)
+
+    monkeypatch.setattr(upscale, "write_picture", fail_on_the_second)
+    status, _, err = run("upscale", source, tmp_path / "out", "--model", "bicubic", "--scale", "2")
+    assert status == 1 and "1.png: no space left" in err and "1 of 3" in err
+    assert files(tmp_path / "out") == ["0.png", "2.png"]
