@@ -246,9 +246,7 @@ class _Evaluator:
     ) -> None:
         self.model, self.device, self.progress = model, device, progress
         self.dtype = resolve_dtype(dtype, device)
-        if tile is None:
-            tile = auto_tile(bytes_per_pixel(model.config.unet, self.dtype), model.halo, model.align)
-        self.tile = tile
+        self.tile = automatic_tile(model, self.dtype) if tile is None else tile
 
     def estimate(self, z: Tensor, y: Tensor, sigma: Tensor, eta: float) -> Tensor:
         """x_hat of a state; sigma is [B, 1, H, W]."""
@@ -275,6 +273,11 @@ class _Evaluator:
                 on_tile=lambda done, total: report(done, total, None),
                 out=out,
             )
+
+
+def automatic_tile(model: Denoiser, dtype: torch.dtype) -> int:
+    """Side of a tile that fits the memory budget, in pixels."""
+    return auto_tile(bytes_per_pixel(model.config.unet, dtype), model.halo, model.align)
 
 
 def bytes_per_pixel(config: UNetConfig, dtype: torch.dtype) -> float:

@@ -23,11 +23,12 @@ from ..train.pictures import PictureBatch, Pictures
 from ..train.recipe import read_recipe
 from ..train.run_folder import HISTORY
 from ..train.setup import learning
-from .timing import Timing, paired, timed
+from .ceiling import convolution_ceiling
+from .report import Figure, Report
+from .timing import Timing, paired
 
 RECIPE = "edsr_x2"
 PLAIN, OURS = "plain float32 loop", "this trainer"
-CEILING_SIDE, CEILING_CHANNELS = 256, 64  # of the convolution that shows what the machine can do
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,23 @@ class PlainLoop:
         self._optimizer.step()
 
 
-def convolution_ceiling(device: torch.device, dtype: torch.dtype, rounds: int = 8) -> float:
-    """Operations a second of a 3×3 convolution of 64 channels, channels last: what a step could reach at best."""
-    side, channels = CEILING_SIDE, CEILING_CHANNELS
-    layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device, dtype)
-    layer = layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    x = torch.randn(1, channels, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        layer(x)
-        best = min(timed(lambda: layer(x), device) for _ in range(rounds))
-    return 2 * 9 * channels**2 * side**2 / best
+def training_report(result: TrainingBench) -> Report:
+    """The suite's figures as a table."""
+    rows = [["step", "seconds", "faster", "GFLOP/s", "of the ceiling"]]
+    figures: list[Figure] = []
+    for timing in result.timings:
+        reached = result.flops / timing.seconds
+        share = f"{reached / result.ceiling:.0%}"
+        rows.append([timing.name, f"{timing.seconds:.3f}", f"{timing.ratio:.2f}x", f"{reached / 1e9:.0f}", share])
+        figures.append(Figure(f"step, {timing.name}", timing.seconds, "s", "lower"))
+        figures.append(Figure(f"step, {timing.name}: faster than the first", timing.ratio, "x", "higher"))
+    figures.append(Figure("waiting for crops", result.waiting, "", "lower"))
+    title = (
+        f"training, recipe {result.recipe}, {result.dtype}, medians of {result.timings[0].rounds} paired steps; "
+        f"ceiling: a convolution of 64 channels, {result.ceiling / 1e9:.0f} GFLOP/s"
+    )
+    notes = [f"in a run: {result.seconds:.3f} s a step, {result.waiting:.1%} of the time waiting for crops"]
+    return Report(title, rows, notes, figures)
 
 
 def noise_pictures(count: int = 16, side: int = 320) -> PictureBatch:

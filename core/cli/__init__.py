@@ -20,7 +20,7 @@ INTERRUPTED = 130  # what shells give for a program ended by Ctrl-C
 # Written out, because --help must not wait for torch; a test compares them with the library.
 _DTYPES = ("auto", "fp32", "bf16", "fp16")
 _STEPS = (1, 2, 4, 8)
-_SUITES = ("training",)
+_SUITES = ("inference", "tiling", "training", "memory")
 _MODEL_HELP = (
     "a bundled name (see `info`), a .safetensors file of a chain or of one upsampler (ESPCN, FSRCNN, EDSR), "
     "or bicubic, bilinear, lanczos, nearest"
@@ -249,13 +249,20 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "bench",
         help="how fast, beside its peers, in one run",
-        description="Time this package beside its peers by turns, and tell medians and ratios. Suite training: a step "
-        "of a recipe beside a plain float32 loop over the same network, and how long a run waits for its crops.",
+        description="Time this package beside its peers by turns, and tell medians and ratios. Suite inference: the "
+        "chain from 128 to 1024 beside the same networks in plain float32 and beside what the machine can do; "
+        "attention; 100 small pictures. Suite tiling: exact tiles beside overlapping ones that are blended. Suite "
+        "training: a step of a recipe beside a plain loop over the same network. Suite memory: results of 1 to 64 "
+        "megapixels.",
     )
-    parser.add_argument("--suite", choices=_SUITES, default=_SUITES[0], help="what to measure")
-    parser.add_argument("--recipe", default="edsr_x2", metavar="NAME", help="of a single upsampler (default: edsr_x2)")
-    parser.add_argument("--data", metavar="DIR", help="training pictures (default: noise)")
-    parser.add_argument("--rounds", type=int, default=8, metavar="N", help="paired repeats (default: 8)")
+    parser.add_argument("--suite", choices=_SUITES, action="append", help="may be repeated (default: all)")
+    parser.add_argument("--model", default="default", metavar="NAME|FILE", help="a chain (default: default)")
+    parser.add_argument("--peer", metavar="FILE.npz", help="inference: a network of x8, its graph (.json) beside it")
+    parser.add_argument("--quality", metavar="DIR", help="inference: pictures to compare quality and formats on")
+    parser.add_argument("--recipe", default="edsr_x2", metavar="NAME", help="training: whose step (default: edsr_x2)")
+    parser.add_argument("--data", metavar="DIR", help="training: pictures (default: noise)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="paired repeats (default: 5)")
+    parser.add_argument("--against", metavar="FILE", help="compare with the figures of an earlier run")
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, …")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
+import importlib
+from collections.abc import Callable, Sequence
 
 import torch
 
-from ..bench.training import TrainingBench, bench_training
+from ..bench.inference import bench_inference
+from ..bench.layers import LayerGraph
+from ..bench.memory import bench_memory
+from ..bench.report import Report, against, read_figures, to_json
+from ..bench.tiles import bench_tiling
+from ..bench.training import bench_training, training_report
+from ..chain import Chain
 from ..picture_output import check_target, write_atomic
 from ..train.hardware import describe
 from ..train.pictures import PictureFolder
 from .console import Console, columns
 from .models import pick_device
+
+_DECODED = 2 << 30  # bytes of decoded training pictures
+
+OnRound = Callable[[int], None]
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -27,44 +37,53 @@ def run(args: argparse.Namespace, console: Console) -> int:
         0.
 
     Raises:
-        ValueError, OSError: an option or the folder is not usable.
+        ValueError, OSError: an option, a file or a folder is not usable.
     """
     device = pick_device(args.device)
     if args.json:
         check_target(args.json)
-    pictures = None if args.data is None else PictureFolder(args.data, 2 << 30)
-    with console.progress("bench training") as bar:
-
-        def on_round(done: int) -> None:
-            if bar is not None:
-                bar(done, args.rounds, None)
-
-        result = bench_training(device, recipe=args.recipe, pictures=pictures, rounds=args.rounds, on_round=on_round)
+    before = None if args.against is None else read_figures(args.against)
+    suites = {
+        "inference": lambda on_round: _inference(args, device, on_round),
+        "tiling": lambda on_round: bench_tiling(device, _chain(args), rounds=args.rounds, on_round=on_round),
+        "training": lambda on_round: _training(args, device, on_round),
+        "memory": lambda on_round: bench_memory(device, args.model, on_round=on_round),
+    }
     machine = f"{describe(device)}, torch {torch.__version__}"
-    print("\n".join([machine, *table(result)]))
+    print(machine)
+    found: dict[str, Sequence[Report]] = {}
+    for name in args.suite or suites:
+        with console.progress(f"bench {name}") as bar:
+
+            def on_round(done: int) -> None:
+                if bar is not None:
+                    bar(done, args.rounds, None)
+
+            found[name] = suites[name](on_round)
+        for report in found[name]:
+            print("\n".join(["", report.title, *columns(report.table), *report.notes]))
     if args.json:
-        figures = {"machine": machine, args.suite: asdict(result)}
-        write_atomic(args.json, (json.dumps(figures, indent=2) + "\n").encode())
+        write_atomic(args.json, to_json(machine, _version(), found).encode())
+    if before is not None:
+        print("\n".join(["", f"against {args.against}: {before[0]}", *columns(against(found, before[1]), words=2)]))
     return 0
 
 
-def table(result: TrainingBench) -> list[str]:
-    """The suite's figures as text."""
-    head = ("step", "seconds", "faster", "GFLOP/s", "of the ceiling")
-    rows = [
-        (
-            timing.name,
-            f"{timing.seconds:.3f}",
-            f"{timing.ratio:.2f}x",
-            f"{result.flops / timing.seconds / 1e9:.0f}",
-            f"{result.flops / timing.seconds / result.ceiling:.0%}",
-        )
-        for timing in result.timings
-    ]
-    rounds = result.timings[0].rounds
-    return [
-        f"training, recipe {result.recipe}, {result.dtype}, medians of {rounds} paired steps; "
-        f"ceiling: a convolution of 64 channels, {result.ceiling / 1e9:.0f} GFLOP/s",
-        *columns([head, *rows]),
-        f"in a run: {result.seconds:.3f} s a step, {result.waiting:.1%} of the time waiting for crops",
-    ]
+def _inference(args: argparse.Namespace, device: torch.device, on_round: OnRound) -> list[Report]:
+    peer = None if args.peer is None else LayerGraph(args.peer)
+    chain = _chain(args)
+    return bench_inference(device, chain, data=args.quality, peer=peer, rounds=args.rounds, on_round=on_round)
+
+
+def _training(args: argparse.Namespace, device: torch.device, on_round: OnRound) -> list[Report]:
+    pictures = None if args.data is None else PictureFolder(args.data, _DECODED)
+    result = bench_training(device, recipe=args.recipe, pictures=pictures, rounds=args.rounds, on_round=on_round)
+    return [training_report(result)]
+
+
+def _chain(args: argparse.Namespace) -> Chain:
+    return Chain.from_pretrained(args.model)
+
+
+def _version() -> str:
+    return importlib.import_module("...", __package__).__version__

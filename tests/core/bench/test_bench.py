@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from progressive_upsampling.core.bench import timing, training
+from progressive_upsampling.core.bench import ceiling, timing, training
+from progressive_upsampling.core.bench.ceiling import convolution_ceiling, product_ceiling
 from progressive_upsampling.core.bench.timing import paired, timed
-from progressive_upsampling.core.bench.training import OURS, PLAIN, bench_training, convolution_ceiling, noise_pictures
+from progressive_upsampling.core.bench.training import OURS, PLAIN, bench_training, noise_pictures
 from progressive_upsampling.core.cli import main
 from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.recipe import read_recipe
@@ -43,7 +44,7 @@ def tiny(monkeypatch):
     """The suite with a small recipe in place of EDSR-baseline."""
     monkeypatch.setattr(training, "read_recipe", lambda name: TINY)
     monkeypatch.setattr(training, "noise_pictures", lambda: noise_pictures(2, 32))
-    monkeypatch.setattr(training, "CEILING_SIDE", 16)
+    monkeypatch.setattr(ceiling, "SIDES", (16,))
 
 
 def test_times_are_medians_and_ratios_are_paired_without_the_first_round(clock):
@@ -84,20 +85,33 @@ def test_a_recipe_of_a_chain_is_refused():
         bench_training(CPU, recipe="fidelity")
 
 
-def test_the_ceiling_is_operations_over_the_best_time(monkeypatch):
+def test_a_ceiling_is_operations_over_the_best_time(monkeypatch):
+    times = iter([3.0, 2.0, 4.0, 9.0, 8.0, 7.0])
+    monkeypatch.setattr(ceiling, "timed", lambda function, device: next(times))
+    monkeypatch.setattr(ceiling, "SIDES", (8, 16))
+    # 16² in 7 s is more operations a second than 8² in 2
+    assert convolution_ceiling(CPU, torch.float32, rounds=3) == 2 * 9 * 64**2 * 16**2 / 7.0
+    monkeypatch.setattr(ceiling, "PRODUCT", 4)
     times = iter([3.0, 2.0, 4.0])
-    monkeypatch.setattr(training, "timed", lambda function, device: next(times))
-    monkeypatch.setattr(training, "CEILING_SIDE", 8)
-    assert convolution_ceiling(CPU, torch.float32, rounds=3) == 2 * 9 * 64**2 * 8**2 / 2.0
+    assert product_ceiling(CPU, torch.float32, rounds=3) == 2 * 4**3 / 2.0
 
 
 def test_the_command_prints_a_table_and_writes_the_figures(tiny, tmp_path, capsys):
-    assert main(["bench", "--rounds", "1", "--device", "cpu", "--json", str(tmp_path / "b.json")]) == 0
+    options = ["bench", "--suite", "training", "--rounds", "1", "--device", "cpu"]
+    assert main([*options, "--json", str(tmp_path / "b.json")]) == 0
     text = capsys.readouterr().out
     assert PLAIN in text and OURS in text and "waiting for crops" in text and "1.00x" in text
-    figures = json.loads((tmp_path / "b.json").read_text())
-    assert figures["training"]["recipe"] == "edsr_x2" and len(figures["training"]["timings"]) == 2
-    assert "torch" in figures["machine"]
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert "torch" in content["machine"] and list(content["suites"]) == ["training"]
+    assert {figure["name"] for figure in content["suites"]["training"]} >= {f"step, {PLAIN}", f"step, {OURS}"}
+    assert main([*options, "--against", str(tmp_path / "b.json")]) == 0
+    assert f"against {tmp_path / 'b.json'}" in capsys.readouterr().out
+
+
+def test_figures_of_something_else_are_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "other.json").write_text('{"suites": {"training": [{"x": 1}]}}')
+    assert main(["bench", "--against", str(tmp_path / "other.json")]) == 1
+    assert "expected a file that `bench --json` has written" in capsys.readouterr().err
 
 
 def test_the_recipe_is_that_of_the_published_baseline():

@@ -1,0 +1,106 @@
+"""A peer from outside as a list of layers: its weights (.npz) and its graph (.json) lie beside each other.
+
+The graph is a list of layers, each {"type", "inp", "out", "params"} with, by type: Conv ("pad": top, bottom, left,
+right), ConvTranspose ("up": factor, "crop": as the pad), ReLU ("leak") and Sum. What no layer makes is the network's
+input; its output is the last in the list that no layer takes. Such graphs are what models of the MatConvNet age are
+read into. The network sees luma in 0..1 of the studio range; colour is enlarged by bicubic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..layout import rgb_to_ycbcr, ycbcr_to_rgb
+from ..resample import resample
+
+
+class LayerGraph:
+    """A network that enlarges.
+
+    Args:
+        weights: the .npz file; the graph is the .json beside it.
+
+    Attributes:
+        name: of the file.
+
+    Raises:
+        OSError, ValueError: a file cannot be read, or holds something else.
+    """
+
+    def __init__(self, weights: str | Path) -> None:
+        path = Path(weights)
+        self.name = path.stem
+        with np.load(path, allow_pickle=False) as arrays:
+            self._weights = {key: torch.from_numpy(arrays[key]).float() for key in arrays.files}
+        layers: list[dict[str, Any]] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        for layer in layers:
+            if layer.get("type") not in _TYPES:
+                raise ValueError(f"{path}: expected layers of type {', '.join(_TYPES)}, got {layer.get('type')!r}")
+        taken = {name for layer in layers for name in layer["inp"]}
+        self._output = [layer["out"][0] for layer in layers if layer["out"][0] not in taken][-1]
+        self._order = _order({layer["out"][0]: layer for layer in layers}, self._output)
+
+    @torch.no_grad()
+    def __call__(self, rgb: Tensor) -> Tensor:
+        """[1, 3, H, W] in 0..1 to [1, 3, H·scale, W·scale]."""
+        luma, colour = rgb_to_ycbcr(rgb).split((1, 2), 1)
+        values: dict[str, Tensor] = {}
+        last = {name: number for number, layer in enumerate(self._order) for name in layer["inp"]}
+        for number, layer in enumerate(self._order):
+            inputs = [values.get(name, luma) for name in layer["inp"]]
+            values[layer["out"][0]] = _TYPES[layer["type"]](layer, inputs, self._weights)
+            for name in {name for name in layer["inp"] if last[name] == number}:
+                values.pop(name, None)  # nothing else will ask for it
+        enlarged = values[self._output]
+        colour = resample(colour, (enlarged.shape[2], enlarged.shape[3]))
+        return ycbcr_to_rgb(torch.cat([enlarged, colour], 1)).clamp(0, 1)
+
+
+def _order(layers: Mapping[str, dict[str, Any]], output: str) -> list[dict[str, Any]]:
+    """The layers that a result depends on, each after those that it takes."""
+    order: list[dict[str, Any]] = []
+    done: set[str] = set()
+    waiting = [output]
+    while waiting:
+        name = waiting[-1]
+        missing = [given for given in layers[name]["inp"] if given in layers and given not in done]
+        if missing:
+            waiting += missing
+            continue
+        waiting.pop()
+        if name not in done:
+            done.add(name)
+            order.append(layers[name])
+    return order
+
+
+def _convolution(layer: Mapping[str, Any], inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    top, bottom, left, right = layer["pad"]
+    weight, *bias = (weights[name] for name in layer["params"])
+    return F.conv2d(F.pad(inputs[0], (left, right, top, bottom)), weight, *bias)
+
+
+def _transposed(layer: Mapping[str, Any], inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    top, bottom, left, right = layer["crop"]
+    weight, *bias = (weights[name] for name in layer["params"])
+    x = F.conv_transpose2d(inputs[0], weight, *bias, stride=layer["up"])
+    return x[..., top : x.shape[2] - bottom, left : x.shape[3] - right]
+
+
+def _relu(layer: Mapping[str, Any], inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    return F.leaky_relu(inputs[0], layer.get("leak", 0.0))
+
+
+def _sum(layer: Mapping[str, Any], inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(inputs).sum(0)
+
+
+_TYPES = {"Conv": _convolution, "ConvTranspose": _transposed, "ReLU": _relu, "Sum": _sum}

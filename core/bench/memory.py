@@ -1,0 +1,149 @@
+"""Suite memory: time for each megapixel and peak memory as pictures grow. Each size runs in a process of its own."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..chain import Chain
+from ..cost import chain_cost
+from ..denoise import automatic_tile as denoiser_tile
+from ..precision import resolve_dtype
+from ..tiling import tiles
+from ..train.hardware import peak_memory
+from ..upsample import automatic_tile as upsampler_tile
+from .pictures import sample
+from .report import Figure, Report
+
+SIDES = (1024, 2048, 4096, 8192)  # of the results: 1, 4, 16 and 64 megapixels
+SCALE, STAGES = 8, 3
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one size took.
+
+    Attributes:
+        side: of the result, pixels.
+        seconds: of a run, the first one left out where that is cheap.
+        peak: bytes of the process at most.
+        before: bytes of the process at most before the run, weights and libraries.
+    """
+
+    side: int
+    seconds: float
+    peak: int
+    before: int
+
+    @property
+    def beyond(self) -> int:
+        """Bytes beyond what the process had before, and beyond input and result."""
+        picture = 3 * FLOAT * self.side**2
+        return self.peak - self.before - picture - picture // SCALE**2
+
+
+def bench_memory(
+    device: torch.device,
+    model: str | Path,
+    *,
+    sides: tuple[int, ...] = SIDES,
+    on_round: Callable[[int], None] = lambda done: None,
+) -> list[Report]:
+    """Runs the suite.
+
+    Args:
+        device: where.
+        model: name or file of a chain.
+        sides: of the results in pixels, multiples of 8.
+        on_round: progress, called with the sizes done.
+
+    Raises:
+        ValueError: the system does not tell how much memory a process has used.
+    """
+    if peak_memory(device) is None:
+        raise ValueError("memory: this system does not tell how much memory a process has used")
+    found = []
+    context = multiprocessing.get_context("spawn")
+    for number, side in enumerate(sides, 1):
+        with context.Pool(1) as pool:
+            found.append(pool.apply(_run, (str(device), str(model), side, torch.get_num_threads())))
+        on_round(number)
+    first = found[0]
+    rows = [["result", "seconds", "s / megapixel", "peak, MB", "beyond input and result, MB", "recomputed"]]
+    figures: list[Figure] = []
+    for size in found:
+        each = size.seconds / (size.side**2 / 1e6)
+        halo = recomputed(Chain.from_pretrained(model), size.side, device)
+        memory = [f"{size.peak / 1e6:.0f}", f"{size.beyond / 1e6:.0f}"]
+        rows.append([f"{size.side}²", f"{size.seconds:.1f}", f"{each:.2f}", *memory, f"{halo:.1%}"])
+        figures.append(Figure(f"{size.side}²", each, "s/MP", "lower"))
+        figures.append(Figure(f"{size.side}², peak", size.peak / 1e6, "MB", "lower"))
+        figures.append(Figure(f"{size.side}², beyond input and result", size.beyond / 1e6, "MB", "lower"))
+    last = found[-1]
+    growth = (last.seconds / last.side**2) / (first.seconds / first.side**2)
+    notes = [
+        f"time for each pixel from {first.side}² to {last.side}²: {growth:.2f}x; recomputed: by halos, of all "
+        "multiply-adds, at the automatic tiles",
+    ]
+    return [Report("the chain ×8 as pictures grow, each in a process of its own", rows, notes, figures)]
+
+
+def _run(device_name: str, model: str, side: int, threads: int) -> Size:
+    torch.set_num_threads(threads)
+    device = torch.device(device_name)
+    chain = Chain.from_pretrained(model).to(device)
+    chain(sample(32, 32).to(device), 2)  # libraries are loaded, kernels chosen
+    image = sample(side // SCALE, side // SCALE).to(device)
+    before = peak_memory(device) or 0
+    runs = 2 if side <= SIDES[0] else 1
+    seconds = math.inf
+    for _ in range(runs):
+        started = time.perf_counter()
+        result = chain(image, SCALE)
+        float(result[0, 0, 0, 0])  # a device that works ahead is waited for
+        seconds = min(seconds, time.perf_counter() - started)
+    return Size(side, seconds, peak_memory(device) or 0, before)
+
+
+def recomputed(chain: Chain, side: int, device: torch.device) -> float:
+    """What halos add to the multiply-adds of the networks, as a part of them, at the automatic tiles.
+
+    Args:
+        chain: the chain.
+        side: of the result of ×8, pixels.
+        device: whose number format decides the tiles.
+    """
+    dtype = resolve_dtype("auto", device)
+    parts = {part.name: part for part in chain_cost(chain, SCALE).parts}
+    lengths: dict[str, list[tuple[int, float]]] = {}
+    for number in range(1, STAGES + 1):
+        stage, out = chain.stage(number), side * 2**number // SCALE
+        known = min(number, len(chain.stages))
+        network, denoiser = stage.upsampler, stage.denoiser
+        up = _overhead(out // 2, upsampler_tile(network, dtype), int(network.halo), 1)
+        clean = _overhead(out, denoiser_tile(denoiser, dtype), denoiser.halo, denoiser.align)
+        lengths.setdefault(f"stage {known} upsampler", []).append((out, up))
+        lengths.setdefault(f"stage {known} denoiser", []).append((out, clean))
+    more = total = 0.0
+    for name, found in lengths.items():
+        area = sum(out**2 for out, _ in found)  # stages with the same weights share the cost by their areas
+        total += parts[name].macs
+        more += parts[name].macs * sum(out**2 * overhead for out, overhead in found) / area
+    return more / total - 1
+
+
+def _overhead(side: int, tile: int, halo: int, align: int) -> float:
+    if tile >= side:
+        return 1.0
+    read = sum(
+        (part.read[0].stop - part.read[0].start) * (part.read[1].stop - part.read[1].start)
+        for part in tiles(side, side, tile, halo, align)
+    )
+    return read / side**2

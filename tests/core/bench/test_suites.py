@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from progressive_upsampling.core.bench import inference, memory, tiles
+from progressive_upsampling.core.bench.inference import bench_inference
+from progressive_upsampling.core.bench.layers import LayerGraph
+from progressive_upsampling.core.bench.memory import Size, bench_memory, recomputed
+from progressive_upsampling.core.bench.pictures import sample
+from progressive_upsampling.core.bench.plain import (
+    PlainChain,
+    blended_tiles,
+    full_attention,
+    naive_window_attention,
+)
+from progressive_upsampling.core.bench.report import Figure, Report, against, read_figures, to_json
+from progressive_upsampling.core.bench.tiles import bench_tiling
+from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.layout import rgb_to_ycbcr, ycbcr_to_rgb
+from progressive_upsampling.core.pictures import write_picture
+from progressive_upsampling.core.resample import resample
+
+from ..tiny import largest_difference, picture, random_chain, randomised
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def chain() -> Chain:
+    return random_chain()
+
+
+def test_the_plain_chain_gives_what_the_chain_gives(chain: Chain) -> None:
+    image = picture(33, 47)
+    expected = chain(image, 4, dtype="fp32")
+    assert largest_difference(PlainChain(chain)(image, 2), expected) < 1e-5
+    assert expected.sub(resample(image, (132, 188))).abs().max() > 1e-2  # they do something
+
+
+def test_the_plain_chain_leaves_the_chain_alone(chain: Chain) -> None:
+    before = [parameter.stride() for parameter in chain.parameters()]
+    PlainChain(chain)(picture(16, 16), 1)
+    assert [parameter.stride() for parameter in chain.parameters()] == before
+
+
+@pytest.mark.parametrize("size", [(100, 70), (64, 64), (65, 200), (20, 20)])
+def test_blended_tiles_of_a_network_without_reach_are_the_whole(size: tuple[int, int]) -> None:
+    image = picture(*size)
+
+    def double(crop: torch.Tensor) -> torch.Tensor:
+        return crop.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    assert largest_difference(blended_tiles(double, image, 2, tile=64, overlap=8), double(image)) < 1e-5
+
+
+def test_blended_tiles_show_seams_where_a_network_reaches_further() -> None:
+    image = picture(150, 150)
+
+    def blur(crop: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(crop, 61, 1, 30, count_include_pad=False)
+
+    assert largest_difference(blended_tiles(blur, image, 1, tile=64, overlap=8), blur(image)) > 1e-3
+
+
+@torch.no_grad()
+def test_the_peers_of_attention_are_the_same_layer() -> None:
+    layer = randomised(inference.WindowAttention(12, 3, 4), 0.3)
+    x = torch.randn(2, 12, 8, 12)
+    assert largest_difference(naive_window_attention(layer, x), layer(x)) < 1e-5
+    whole = randomised(inference.WindowAttention(12, 3, 8), 0.3)
+    whole.bias_table.zero_()
+    square = torch.randn(2, 12, 8, 8)  # one window: every token looks at every other
+    assert largest_difference(full_attention(whole, square), whole(square)) < 1e-5
+
+
+def test_a_graph_of_layers_is_run_as_it_is_written(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weights = {
+        "a_f": random.normal(size=(4, 1, 3, 3)),
+        "a_b": random.normal(size=4),
+        "up_f": random.normal(size=(4, 1, 4, 4)),
+        "img_f": random.normal(size=(1, 1, 4, 4)),
+    }
+    weights = {name: values.astype(np.float32) for name, values in weights.items()}
+    layers = [  # out of order, with a layer that nothing needs
+        {"type": "Sum", "inp": ["base", "detail"], "out": ["sum"], "params": []},
+        {"type": "Conv", "inp": ["LR"], "out": ["a"], "params": ["a_f", "a_b"], "pad": [1, 1, 1, 1]},
+        {"type": "Conv", "inp": ["a"], "out": ["unused"], "params": ["missing"], "pad": [1, 1, 1, 1]},
+        {"type": "ReLU", "inp": ["a"], "out": ["b"], "params": [], "leak": 0.2},
+        {"type": "ConvTranspose", "inp": ["b"], "out": ["detail"], "params": ["up_f"], "up": 2, "crop": [1, 1, 1, 1]},
+        {"type": "ConvTranspose", "inp": ["LR"], "out": ["base"], "params": ["img_f"], "up": 2, "crop": [1, 1, 1, 1]},
+    ]
+    layers.insert(0, layers.pop(2))
+    np.savez(tmp_path / "net.npz", **weights)
+    (tmp_path / "net.json").write_text(json.dumps(layers))
+    rgb = picture(9, 11)
+    w = {name: torch.from_numpy(values) for name, values in weights.items()}
+    luma, colour = rgb_to_ycbcr(rgb).split((1, 2), 1)
+    detail = F.leaky_relu(F.conv2d(luma, w["a_f"], w["a_b"], padding=1), 0.2)
+    y = F.conv_transpose2d(detail, w["up_f"], stride=2, padding=1)
+    y = y + F.conv_transpose2d(luma, w["img_f"], stride=2, padding=1)
+    expected = ycbcr_to_rgb(torch.cat([y, resample(colour, (18, 22))], 1)).clamp(0, 1)
+    graph = LayerGraph(tmp_path / "net.npz")
+    assert graph.name == "net"
+    assert largest_difference(graph(rgb), expected) < 1e-5
+
+
+def test_a_graph_of_other_layers_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "net.npz", a=np.zeros(1))
+    (tmp_path / "net.json").write_text(json.dumps([{"type": "Pool", "inp": ["x"], "out": ["y"]}]))
+    with pytest.raises(ValueError, match="expected layers of type Conv, ConvTranspose, ReLU, Sum, got 'Pool'"):
+        LayerGraph(tmp_path / "net.npz")
+
+
+def names(reports: list[Report]) -> set[str]:
+    return {figure.name for report in reports for figure in report.figures}
+
+
+def test_the_inference_suite_measures_everything(chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(inference, "SIDE", 16)
+    monkeypatch.setattr(inference, "TOKENS", (8, 16))
+    monkeypatch.setattr(inference, "COUNT", 4)
+    monkeypatch.setattr(inference, "_ceilings", lambda device, name: (1e9, 2e9))
+    monkeypatch.setattr(inference, "_formats", lambda device: ["bf16", "fp32"])
+    write_picture(tmp_path / "a.png", picture(100, 90))
+    reports = bench_inference(CPU, chain, data=tmp_path, rounds=1)
+    found = names(reports)
+    assert "chain 128 to 1024, this chain, bf16: share of the convolution ceiling" in found
+    assert {"attention, 8² tokens", "100 small pictures, together", "Y-PSNR ×8, this chain, fp32"} <= found
+    for report in reports:
+        assert all(len(row) == len(report.table[0]) for row in report.table)
+    assert "differ by at most" in reports[-1].notes[0]
+
+
+def test_the_tiling_suite_finds_ours_exact_and_the_other_not(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "OUTPUTS", (64,))
+    monkeypatch.setattr(tiles, "EXACT_SIDE", 300)
+    monkeypatch.setattr(tiles, "EXACT_TILE", 64)
+    monkeypatch.setattr(tiles, "OVERLAP", 4)
+    (report,) = bench_tiling(CPU, chain, rounds=1)
+    errors = {figure.name: figure.value for figure in report.figures if figure.name.startswith("seam")}
+    assert errors["seam error, exact tiles"] < 1e-2 < errors["seam error, blended tiles"]
+
+
+def test_the_memory_suite_runs_each_size_by_itself(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chain.save(tmp_path / "small.safetensors")
+    (report,) = bench_memory(CPU, tmp_path / "small.safetensors", sides=(64, 128))
+    assert [row[0] for row in report.table[1:]] == ["64²", "128²"]
+    assert names([report]) >= {"64²", "128², peak", "128², beyond input and result"}
+
+
+def test_memory_beyond_input_and_result_leaves_both_out() -> None:
+    size = Size(side=80, seconds=1, peak=1_000_000, before=300_000)
+    assert size.beyond == 1_000_000 - 300_000 - 12 * (80 * 80 + 10 * 10)
+
+
+def test_what_halos_recompute_is_counted_from_the_tiles(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recomputed(chain, 64, CPU) == 0
+    for name in ("upsampler_tile", "denoiser_tile"):
+        monkeypatch.setattr(memory, name, lambda *_: 64)
+    assert recomputed(chain, 512, CPU) > 0.1
+
+
+def test_a_system_that_tells_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "peak_memory", lambda device: None)
+    with pytest.raises(ValueError, match="memory: this system does not tell"):
+        bench_memory(CPU, "default")
+
+
+def test_sample_pictures_are_pictures() -> None:
+    image = sample(20, 30, 2)
+    assert image.shape == (2, 3, 20, 30) and image.min() >= 0 and image.max() <= 1 and image.std() > 0.05
+    assert torch.equal(image, sample(20, 30, 2))
+
+
+FIGURES = (Figure("a", 2.0, "s", "lower"), Figure("b", 3.0, "x", "higher"), Figure("c", 1.0, "s", "lower"))
+
+
+def test_figures_come_back_from_json(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text(to_json("a machine", "1.2", {"tiling": [Report("", [], [], FIGURES)]}))
+    assert read_figures(path) == ("a machine, version 1.2", {"tiling": list(FIGURES)})
+
+
+def test_a_ratio_above_one_is_better_whichever_way_a_figure_is_good() -> None:
+    now = [replace(FIGURES[0], value=1.0), replace(FIGURES[1], value=1.5), replace(FIGURES[2], value=1.01)]
+    table = against({"s": [Report("", [], [], [*now, Figure("new", 1.0, "s", "lower")])]}, {"s": FIGURES})
+    assert [row[1:] for row in table[1:]] == [
+        ["a", "2", "1", "s", "2.00x", "better"],
+        ["b", "3", "1.5", "x", "0.50x", "worse"],
+        ["c", "1", "1.01", "s", "0.99x", ""],
+    ]
