@@ -7,6 +7,9 @@ from typing import Any
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 CONTROLS = ("fixed", "increment", "decrement", "randomize")
 NOTES = ("MarkdownNote", "Note")  # live in the front end alone
+OFF = (2, 4)  # modes of nodes that do not run: muted, bypassed
+SIDE = {"default": 512, "min": 1, "max": 16384}
+PLACE = {"default": 0, "min": 0, "max": 16384}
 
 Info = dict[str, Any]
 Flow = dict[str, Any]
@@ -27,6 +30,71 @@ CORE_NODES: dict[str, Info] = {
         "input": {"required": {"images": ["IMAGE"], "filename_prefix": ["STRING", {"default": "ComfyUI"}]}},
         "output": [],
         "output_node": True,
+    },
+    "MaskPreview": {
+        "input": {"required": {"mask": ["MASK"]}},
+        "output": [],
+        "output_node": True,
+    },
+    "ImageBatch": {
+        "input": {"required": {"image1": ["IMAGE"], "image2": ["IMAGE"]}},
+        "output": ["IMAGE"],
+        "output_node": False,
+    },
+    "ImageCrop": {
+        "input": {
+            "required": {
+                "image": ["IMAGE"],
+                "width": ["INT", SIDE],
+                "height": ["INT", SIDE],
+                "x": ["INT", PLACE],
+                "y": ["INT", PLACE],
+            }
+        },
+        "output": ["IMAGE"],
+        "output_node": False,
+    },
+    "SolidMask": {
+        "input": {
+            "required": {
+                "value": ["FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0}],
+                "width": ["INT", SIDE],
+                "height": ["INT", SIDE],
+            }
+        },
+        "output": ["MASK"],
+        "output_node": False,
+    },
+    "FeatherMask": {
+        "input": {
+            "required": {
+                "mask": ["MASK"],
+                "left": ["INT", PLACE],
+                "top": ["INT", PLACE],
+                "right": ["INT", PLACE],
+                "bottom": ["INT", PLACE],
+            }
+        },
+        "output": ["MASK"],
+        "output_node": False,
+    },
+    "MaskComposite": {
+        "input": {
+            "required": {
+                "destination": ["MASK"],
+                "source": ["MASK"],
+                "x": ["INT", PLACE],
+                "y": ["INT", PLACE],
+                "operation": [["multiply", "add", "subtract", "and", "or", "xor"], {}],
+            }
+        },
+        "output": ["MASK"],
+        "output_node": False,
+    },
+    "UpscaleModelLoader": {
+        "input": {"required": {"model_name": [[], {}]}},  # files that a fresh server does not have
+        "output": ["UPSCALE_MODEL"],
+        "output_node": False,
     },
 }
 
@@ -61,17 +129,28 @@ def widget_names(info: Info) -> list[str | None]:
     return names
 
 
+def runs(node: dict[str, Any]) -> bool:
+    """Whether the server gets to see a node."""
+    return node["type"] not in NOTES and node["mode"] not in OFF
+
+
+def switched_on(flow: Flow) -> Flow:
+    """The workflow with every node switched on."""
+    return flow | {"nodes": [node | {"mode": 0} for node in flow["nodes"]]}
+
+
 def to_api(flow: Flow, infos: dict[str, Info]) -> dict[str, Any]:
-    """The API format of a UI-format workflow."""
-    sources = {link[0]: [str(link[1]), link[2]] for link in flow["links"]}
+    """The API format of a UI-format workflow, whose nodes that are off have no inputs to pass on."""
+    running = {node["id"] for node in flow["nodes"] if runs(node)}
+    sources = {link[0]: [str(link[1]), link[2]] for link in flow["links"] if link[1] in running}
     prompt = {}
     for node in flow["nodes"]:
-        if node["type"] in NOTES:
+        if node["id"] not in running:
             continue
         info = infos[node["type"]]
         values = zip(widget_names(info), node.get("widgets_values", []), strict=True)
         inputs = {name: value for name, value in values if name}
-        inputs |= {port["name"]: sources[port["link"]] for port in node["inputs"] if port["link"]}
+        inputs |= {port["name"]: sources[port["link"]] for port in node["inputs"] if port["link"] in sources}
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .graphs import (
     node_infos,
     ports,
     problems_of_value,
+    runs,
     to_api,
     widget_names,
 )
@@ -57,7 +59,8 @@ def api(path: Path) -> dict[str, Any]:
 
 
 def test_the_workflows_of_the_readme_are_there() -> None:
-    assert {path.stem for path in FILES} >= {"progressive_128_to_1024", "progressive_quick", "progressive_train"}
+    listed = re.findall(r"^- `(progressive_\w+)`:", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == [path.stem for path in FILES]
 
 
 def test_names_are_prefixed_so_that_no_other_pack_has_them() -> None:
@@ -102,7 +105,7 @@ def test_both_formats_are_the_same_graph(flow: Flow, api: dict[str, Any], infos:
 
 def test_titles_are_the_same_in_both_formats(flow: Flow, api: dict[str, Any], infos: dict[str, Info]) -> None:
     for node in flow["nodes"]:
-        if node["type"] not in NOTES and "title" in node:
+        if runs(node) and "title" in node:
             assert api[str(node["id"])]["_meta"]["title"] == node["title"]
 
 
@@ -148,6 +151,12 @@ def test_links_join_what_they_say(flow: Flow) -> None:
         assert out["type"] == into["type"] == kind
     linked = [port["link"] for node in flow["nodes"] for port in node["inputs"] if port["link"]]
     assert sorted(linked) == sorted(link[0] for link in flow["links"])
+
+
+def test_nodes_that_are_off_have_nothing_to_pass_on_and_are_told_of(flow: Flow) -> None:
+    off = [node for node in flow["nodes"] if node["type"] not in NOTES and not runs(node)]
+    text = " ".join(note["widgets_values"][0] for note in flow["nodes"] if note["type"] in NOTES)
+    assert [node["id"] for node in off if node["inputs"] or node["title"] not in text] == []
 
 
 def test_every_node_lies_in_a_group_or_is_a_note(flow: Flow) -> None:
