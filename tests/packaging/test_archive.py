@@ -15,7 +15,7 @@ def shipped(tracked_files: list[str], ignored_by_comfy: set[str]) -> set[str]:
 
 
 def test_archive_holds_all_that_the_pack_needs(shipped: set[str], tracked_files: list[str]):
-    folders = ("core/", "nodes/", "workflows/", "locales/", "docs/web/")
+    folders = ("core/", "nodes/", "workflows/", "subgraphs/", "locales/", "docs/web/")
     for folder in folders:
         assert any(name.startswith(folder) for name in tracked_files), f"nothing is tracked in {folder}"
     needed = {name for name in tracked_files if name.startswith(folders)}
@@ -34,6 +34,7 @@ def test_archive_is_small(shipped: set[str], root: Path):
 
 def test_top_level_holds_only_what_the_design_names(tracked_files: list[str]):
     package = {"__init__.py", "__main__.py", "py.typed", "core", "nodes", "workflows", "locales", "docs"}
+    package |= {"subgraphs"}  # where ComfyUI looks for a pack's blueprints
     files = {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml", "requirements.txt"}
     tools = {"tests", "Makefile", ".ci", ".github", ".gitignore", ".comfyignore"}
     assert {name.split("/")[0] for name in tracked_files} <= package | files | tools

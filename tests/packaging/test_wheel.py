@@ -14,6 +14,7 @@ DATA = {
     "core/weights": (".safetensors", ".md"),
     "docs/web": (".md",),
     "locales": (".json",),
+    "subgraphs": (".json",),
     "workflows": (".json", ".jpg"),
 }
 
