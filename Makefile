@@ -2,6 +2,7 @@
 #   make demo           a real photograph from 128 to 1024, with a comparison sheet in demo/
 #   make test           ruff and the whole test suite
 #   make lint           ruff and the type checker
+#   make browser        what the tests in ComfyUI's front end need besides Chromium; without it they are skipped
 #   make test-comfyui COMFYUI_PATH=...   the tests that need a real ComfyUI checkout
 # PYTHON=python3.12 chooses the interpreter, TORCH="torch==2.7.0" another torch (pip's words).
 
@@ -12,13 +13,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 TYPING := $(VENV)/typing/progressive_upsampling
+# The front end of the oldest supported ComfyUI, beside the newest, which the extra `browser` names.
+FRONT_END := 1.27.10
+ASIDE := $(VENV)/front-ends/$(FRONT_END)
 PIP := -m pip --disable-pip-version-check install --quiet
 
 COMFYUI_VENV := .venv-comfyui
 COMFYUI_PYTHON ?= $(COMFYUI_VENV)/bin/python
 COMFYUI_DIR = $(abspath $(COMFYUI_PATH))
 
-.PHONY: demo test lint test-comfyui clean FORCE
+.PHONY: demo test lint browser test-comfyui clean FORCE
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -31,6 +35,8 @@ test: $(TOOLS)
 lint: $(TOOLS) $(TYPING)
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+browser: $(VENV)/.browser $(ASIDE)
 
 test-comfyui: $(if $(filter $(COMFYUI_VENV)/%,$(COMFYUI_PYTHON)),$(COMFYUI_VENV)/.ready)
 	@test -n "$(COMFYUI_PATH)" || { echo "COMFYUI_PATH: expected a ComfyUI checkout, got nothing" >&2; exit 2; }
@@ -53,6 +59,14 @@ $(READY): pyproject.toml $(VENV)/torch.txt
 
 $(TOOLS): $(READY)
 	$(BIN)/python $(PIP) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/.browser: $(TOOLS)
+	$(BIN)/python $(PIP) --editable ".[browser]"
+	@touch $@
+
+$(ASIDE): | $(READY)
+	$(BIN)/python $(PIP) --no-deps --target $@ comfyui-frontend-package==$(FRONT_END)
 	@touch $@
 
 # The type checker cannot follow an editable install into a folder with another name.
