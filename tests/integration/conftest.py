@@ -83,3 +83,20 @@ def server(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory, chain: 
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture
+def upscale_model(server: Server) -> Iterator[Path]:
+    """A community model of ×2 in the server's folder, of which a fresh server has none."""
+    import torch
+    from safetensors.torch import save_file
+
+    compact = pytest.importorskip("spandrel.architectures.Compact")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = compact.Compact(num_feat=8, num_conv=1, upscale=2)
+    path = server.base / "models" / "upscale_models" / "tiny_x2.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_file(network.state_dict(), path)
+    yield path
+    path.unlink()

@@ -103,6 +103,11 @@ def test_both_formats_are_the_same_graph(flow: Flow, api: dict[str, Any], infos:
     assert to_api(flow, infos) == bare
 
 
+def test_no_two_nodes_do_the_same_which_fails_in_comfyui_0_3_64_without_cache(api: dict[str, Any]) -> None:
+    what = [json.dumps([node["class_type"], node["inputs"]], sort_keys=True) for node in api.values()]
+    assert len(set(what)) == len(what)
+
+
 def test_titles_are_the_same_in_both_formats(flow: Flow, api: dict[str, Any], infos: dict[str, Info]) -> None:
     for node in flow["nodes"]:
         if runs(node) and "title" in node:

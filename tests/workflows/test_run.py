@@ -11,6 +11,8 @@ import torch
 
 from progressive_upsampling.nodes import NODES, _runtime
 from progressive_upsampling.nodes.load_model import LoadModel
+from progressive_upsampling.nodes.progressive_upscale import ProgressiveUpscale
+from progressive_upsampling.nodes.upsample import Upsample
 
 from ..nodes.conftest import chain, default_chain, picture
 from ..nodes.test_runtime import Community
@@ -26,7 +28,7 @@ SIDE = 16  # in place of the 128 pixels that the workflows start from
 
 def run(prompt: dict[str, Any], photo: torch.Tensor, upscale_model: Any = None) -> dict[str, tuple[Any, ...]]:
     """Outputs of every node, by id."""
-    classes = nodes_of()
+    classes = {node.GET_SCHEMA().node_id: node for node in NODES}
     done: dict[str, tuple[Any, ...]] = {}
 
     def outputs(id_: str) -> tuple[Any, ...]:
@@ -49,11 +51,6 @@ def run(prompt: dict[str, Any], photo: torch.Tensor, upscale_model: Any = None) 
     for id_ in prompt:
         outputs(id_)
     return done
-
-
-def nodes_of() -> dict[str, Any]:
-    """The pack's nodes by id."""
-    return {node.GET_SCHEMA().node_id: node for node in NODES}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -162,21 +159,18 @@ def test_the_fusion_study_fuses_the_same_scales_in_every_way(picture: Any) -> No
 
 
 @pytest.mark.usefixtures("default_chain")
-def test_the_upscale_model_takes_part_once_it_is_switched_on(picture: Any) -> None:
+def test_the_upscale_model_does_the_work_once_it_is_switched_on(picture: Any) -> None:
     flow = json.loads((WORKFLOWS / "progressive_own_upscale_model.json").read_text(encoding="utf-8"))
     off, on = study("progressive_own_upscale_model"), reduced(to_api(switched_on(flow), node_infos()))
-    mine, own, small = (
-        titled(off, title)
-        for title in ("With your upscale model", "With the chain's own upsampler", "Reduce to 128 px")
-    )
     photo, model = picture(50, 50), Community(2)
     before, after = run(off, photo), run(on, photo, model)
-    assert torch.equal(before[mine][0], before[own][0])
-    assert torch.equal(after[own][0], before[own][0])
-    assert len(model.seen) == 2
-    inputs = on[mine]["inputs"] | {"image": after[small][0], "upscale_model": Community(2)}
-    assert torch.equal(after[mine][0], nodes_of()["PU_ProgressiveUpscale"].execute(**inputs).args[0])
-    assert not torch.equal(after[mine][0], after[own][0])
+    for title, node in (("In the chain", ProgressiveUpscale), ("Alone", Upsample)):
+        id_ = titled(off, title)
+        for prompt, done, given in ((off, before, None), (on, after, Community(2))):
+            inputs = prompt[id_]["inputs"] | {"image": done[titled(off, "Reduce to 128 px")][0], "upscale_model": given}
+            assert torch.equal(done[id_][0], node.execute(**inputs).args[0])
+        assert not torch.equal(before[id_][0], after[id_][0])
+    assert len(model.seen) == 4  # two passes each
 
 
 @pytest.mark.usefixtures("default_chain")
