@@ -79,7 +79,7 @@ def chain_cost(chain: Chain, scale: int = CHAIN_SCALE) -> Cost:
         stage = chain.stage(number)
         modules |= {
             f"stage {number} upsampler": stage.upsampler,
-            f"stage {number} denoiser": stage.denoiser,
+            f"stage {number} denoiser": stage.denoiser.unet,
             f"stage {number} noise controller": stage.controller,
             f"stage {number} fusion weights": stage.weights,
             f"stage {number} skip weights": stage.skip_weights,

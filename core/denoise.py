@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_choice, check_image, check_map, check_number
-from .precision import autocast, resolve_dtype
+from .precision import autocast, autocast_dtype, resolve_dtype
 from .progress import OnStep, Progress
 from .tiling import auto_tile, run_tiled
 from .unet import AttnUNet, UNetConfig
@@ -111,8 +111,10 @@ class Denoiser(nn.Module):
     def _network(self, state: Tensor, image: Tensor, level: Tensor, eta: Tensor) -> Tensor:
         B, _, H, W = image.shape
         log_level = (level / self.config.sigma_r).log().expand(B, 1, H, W)
-        x = torch.cat([state, image - 0.5, log_level, eta.expand(B, 1, H, W)], 1)
-        return self.unet(x.contiguous(memory_format=torch.channels_last)).float()
+        planes = (state, image - 0.5, log_level, eta.expand(B, 1, H, W))
+        # in the format of the first convolution already: half the memory to join and to sort into cells
+        dtype = autocast_dtype(image.device) or image.dtype
+        return self.unet(torch.cat([plane.to(dtype) for plane in planes], 1)).float()
 
 
 def denoise(
@@ -281,6 +283,9 @@ def automatic_tile(model: Denoiser, dtype: torch.dtype) -> int:
 
 
 def bytes_per_pixel(config: UNetConfig, dtype: torch.dtype) -> float:
-    """Working memory of one evaluation for each input pixel: some six live feature maps of the finest level."""
+    """Working memory of one evaluation for each pixel: four live feature maps of the finest level, and the input.
+
+    Twice what they hold, as measured: between layers of different sizes the heap has gaps.
+    """
     features = config.widths[0] / config.unshuffle**2
-    return 6 * features * dtype.itemsize + 24 * 4
+    return 2 * ((4 * features + 2 * config.in_channels) * dtype.itemsize + 8 * 4)

@@ -48,6 +48,14 @@ def autocast(device: torch.device | str, dtype: torch.dtype) -> AbstractContextM
     return torch.autocast(kind, dtype=dtype, enabled=dtype is not torch.float32)
 
 
+def autocast_dtype(device: torch.device | str) -> torch.dtype | None:
+    """The format that autocast computes in on `device` just now; None where it is off."""
+    kind = torch.device(device).type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
 def _multiplies_bf16() -> bool:
     # Older versions of torch cannot tell; float32 is right everywhere.
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")

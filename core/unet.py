@@ -11,6 +11,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -95,7 +96,8 @@ class ResidualBlock(nn.Module):
         self.gates = nn.Sequential(*gates)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.gates(self.conv2(F.relu(self.conv1(x))))
+        # in place: a fresh feature map costs as much as the arithmetic on it
+        return self.gates(self.conv2(F.relu(self.conv1(x), inplace=True))).add_(x)
 
     def context(self, tokens: int) -> int:
         """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
@@ -176,8 +178,10 @@ class AttnUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[-2:]
-        x = F.pad(x, (0, -W % self.align, 0, -H % self.align), mode="replicate")
-        x = self.head(F.pixel_unshuffle(x, self.config.unshuffle))
+        if H % self.align or W % self.align:
+            x = F.pad(x, (0, -W % self.align, 0, -H % self.align), mode="replicate")
+        cells = F.pixel_unshuffle(x, self.config.unshuffle)
+        x = self.head(cells.contiguous(memory_format=torch.channels_last))
         skips = []
         for level, down in zip(self.down_levels, self.downs, strict=True):
             x = level(x)

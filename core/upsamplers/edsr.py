@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, width, H, W] -> the same shape."""
         branch = self.conv2(F.relu(self.conv1(x), inplace=True))
-        return x + (branch if self.res_scale == 1.0 else branch * self.res_scale)
+        return (branch if self.res_scale == 1.0 else branch * self.res_scale).add_(x)  # in place: no new feature map
 
 
 class EDSR(nn.Module):
@@ -121,7 +121,7 @@ class EDSR(nn.Module):
 
     def _features(self, centred: Tensor) -> Tensor:
         head = self.head(centred)
-        return self.blocks_end(self.blocks(head)) + head
+        return self.blocks_end(self.blocks(head)).add_(head)
 
 
 def _classic_upsampling(config: EDSRConfig) -> list[nn.Module]:
