@@ -1,25 +1,19 @@
 from __future__ import annotations
 
-import math
 import sys
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from progressive_upsampling.core.chain import Chain, ChainConfig, Settings, preview_of
-from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from progressive_upsampling.core.config import from_dict, to_dict
 from progressive_upsampling.core.noise import KINDS, inject_noise
 from progressive_upsampling.core.progress import OnStep
 from progressive_upsampling.core.resample import resample
 from progressive_upsampling.core.sizes import stage_sizes
-from progressive_upsampling.core.stage import Stage
 
-from .tiny import largest_difference, picture, random_chain, stage_config, untrained_chain
+from .tiny import largest_difference, picture, random_chain, untrained_chain
 
 Call = tuple[float, float, "Tensor | None"]
 FP32: dict[str, Any] = {"dtype": "fp32"}
@@ -381,162 +375,3 @@ def test_cancelling_leaves_everything_as_it_was(chain: Chain, stop: int) -> None
     assert len(calls) == stop
     assert torch.equal(image, before)
     assert torch.equal(chain(image, 2), chain(image, 2))
-
-
-# Files.
-
-
-@pytest.mark.parametrize("dtype", [None, torch.float16])
-def test_a_saved_chain_is_the_same_chain(chain: Chain, tmp_path: Path, dtype: torch.dtype | None) -> None:
-    path = tmp_path / "chain.safetensors"
-    chain.save(path, {"data": "none", "licence": "MIT"}, dtype)
-    read = Chain.from_pretrained(path)
-    assert read.config == chain.config
-    assert read.provenance == {"data": "none", "licence": "MIT"}
-    assert not read.training
-    assert {value.dtype for value in read.parameters()} == {torch.float32}
-    image = picture(9, 11)
-    difference = largest_difference(read(image, 4, **FP32), chain(image, 4, **FP32))
-    assert difference < (1e-5 if dtype is None else 2e-3)
-    assert (difference > 0) or dtype is None
-
-
-def test_half_precision_halves_the_file(chain: Chain, tmp_path: Path) -> None:
-    for name, dtype in (("whole", None), ("half", torch.float16)):
-        chain.save(tmp_path / f"{name}.safetensors", {}, dtype)
-    header = 16_000
-    whole, half = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half"))
-    assert half < whole / 2 + header < whole + header
-    assert sum(p.numel() for p in chain.parameters()) * 2 < half
-
-
-def test_saving_again_keeps_where_it_came_from(chain: Chain, tmp_path: Path) -> None:
-    path = tmp_path / "chain.safetensors"
-    chain.save(path, {"data": "mine"})
-    Chain.from_pretrained(path).save(path)
-    assert read_checkpoint(path).provenance == {"data": "mine"}
-
-
-def test_a_bundled_name_is_found(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("progressive_upsampling.core.checkpoint._WEIGHTS", tmp_path)
-    chain.save(tmp_path / "default.safetensors", {"data": "bundled"})
-    chain.save(tmp_path / "other.safetensors", {"data": "other"})
-    assert Chain.from_pretrained().provenance == {"data": "bundled"}
-    assert Chain.from_pretrained("other").provenance == {"data": "other"}
-    with pytest.raises(CheckpointError, match="'nothing': no such model; bundled are: default, other"):
-        Chain.from_pretrained("nothing")
-
-
-def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "other.safetensors"
-    write_checkpoint(path, {"a": torch.zeros(1)}, kind="upsampler", config={}, provenance={})
-    with pytest.raises(CheckpointError, match="expected a checkpoint of kind 'chain', got 'upsampler'"):
-        Chain.from_pretrained(path)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"stages": []},
-        {"stages": 3},
-        {"levels": 3},
-        {"stages": [{"kappa": -1.0}]},
-        {"stages": [{"upsampler": {"kind": "no"}}]},
-    ],
-)
-def test_a_checkpoint_with_a_broken_config_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
-    path = tmp_path / "chain.safetensors"
-    write_checkpoint(path, {"a": torch.zeros(1)}, kind="chain", config=config, provenance={})
-    with pytest.raises(CheckpointError, match=r"chain.safetensors: damaged metadata: config: "):
-        Chain.from_pretrained(path)
-
-
-def test_a_checkpoint_whose_tensors_do_not_fit_is_refused(chain: Chain, tmp_path: Path) -> None:
-    path = tmp_path / "chain.safetensors"
-    tensors = dict(list(chain.state_dict().items())[1:])
-    write_checkpoint(path, tensors, kind="chain", config=to_dict(chain.config), provenance={})
-    with pytest.raises(CheckpointError, match=r"1 missing: stages\.0"):
-        Chain.from_pretrained(path)
-
-
-# Configs, settings, errors.
-
-
-def test_a_config_survives_json() -> None:
-    config = ChainConfig((stage_config(kappa=0.5), stage_config()))
-    assert from_dict(ChainConfig, to_dict(config)) == config
-    assert from_dict(ChainConfig, to_dict(ChainConfig())) == ChainConfig()
-
-
-def test_a_chain_needs_a_stage() -> None:
-    with pytest.raises(ValueError, match="stages: expected at least one, got none"):
-        ChainConfig(())
-
-
-@pytest.mark.parametrize(("number", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError)])
-def test_stages_are_counted_from_1(chain: Chain, number: object, error: type[Exception]) -> None:
-    assert chain.stage(1) is chain.stages[0] and isinstance(chain.stage(1), Stage)
-    with pytest.raises(error, match="stage: expected an integer >= 1, got"):
-        chain.stage(number)
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "words"),
-    [
-        ({"seed": -1}, ValueError, "seed: expected an integer in 0..1.84467e\\+19, got -1"),
-        ({"seed": 2**64}, ValueError, "seed: expected an integer in"),
-        ({"seed": 1.0}, TypeError, "seed: expected an integer in"),
-        ({"seed": [1, -1]}, ValueError, "seed: expected an integer in"),
-        ({"seed": "12"}, TypeError, "seed: expected an integer in"),
-        ({"strength": -0.1}, ValueError, "strength: expected a number >= 0, got -0.1"),
-        ({"strength": math.nan}, ValueError, "strength: expected a number >= 0, got nan"),
-        ({"noise": "none"}, ValueError, "noise: expected one of 'uniform', 'gradient', 'learned'"),
-        ({"distribution": "normal"}, ValueError, "distribution: expected one of 'gaussian', 'uniform', 'correlated'"),
-        ({"steps": 3}, ValueError, "steps: expected one of 1, 2, 4, 8, got int 3"),
-        ({"detail": 2}, ValueError, "detail: expected a number in 0..1, got 2"),
-        ({"skip": 1.5}, ValueError, "skip: expected a number in 0..1, got 1.5"),
-        ({"fusion": "no"}, ValueError, "fusion: expected one of False, True, got str 'no'"),
-        ({"tile": 0}, ValueError, "tile: expected an integer >= 1, got 0"),
-        ({"tile": 64.0}, TypeError, "tile: expected an integer >= 1, got float 64.0"),
-        ({"dtype": "half"}, ValueError, "dtype: expected one of 'auto', 'fp32', 'bf16', 'fp16'"),
-    ],
-    ids=str,
-)
-def test_settings_name_what_is_wrong(chain: Chain, changes: dict[str, Any], error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=f"^{words}"):
-        Settings(**changes)
-    with pytest.raises(error, match=f"^{words}"):
-        chain(picture(2, 2), 2, **changes)
-
-
-def test_integers_of_numpy_are_integers(chain: Chain) -> None:
-    image = picture(4, 5)
-    assert torch.equal(chain(image, 2, seed=np.uint64(7), detail=0.5), chain(image, 2, seed=7, detail=0.5))
-
-
-def test_seeds_for_another_batch_are_refused(chain: Chain) -> None:
-    for scale in (1, 2):
-        with pytest.raises(ValueError, match="seed: expected one, or one for each of 2 images, got 3"):
-            chain(picture(4, 5, batch=2), scale, seed=[1, 2, 3])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "words"),
-    [
-        ({}, ValueError, "scale, size: expected exactly one of the two"),
-        ({"scale": 2, "size": (8, 8)}, ValueError, "scale, size: expected exactly one of the two"),
-        ({"scale": 0}, ValueError, "scale: expected a number <= 64 and > 0, got 0"),
-        ({"scale": -1}, ValueError, "scale: expected a number <= 64 and > 0, got -1"),
-        ({"scale": 1e9}, ValueError, "scale: expected a number <= 64 and > 0, got 1000000000.0"),
-        ({"scale": math.nan}, ValueError, "scale: expected a number <= 64 and > 0, got nan"),
-        ({"size": (0, 8)}, ValueError, "size: expected"),
-        ({"image": torch.zeros(4, 4), "scale": 2}, ValueError, r"image: expected \[B, 1\|3\|4, H, W\], got \(4, 4\)"),
-        ({"image": torch.zeros(1, 3, 4, 4).byte(), "scale": 2}, TypeError, "image: expected a float tensor"),
-        ({"scale": 2, "upsampler": "cubic"}, ValueError, "method: expected one of 'nearest'"),
-        ({"scale": 2, "colour": True}, TypeError, ".*unexpected keyword argument 'colour'"),
-    ],
-    ids=str,
-)
-def test_wrong_arguments_are_named(chain: Chain, arguments: dict[str, Any], error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=f"^{words}"):
-        chain(**({"image": picture(4, 5)} | arguments))
