@@ -16,6 +16,15 @@ from .bind_comfy import bind_comfy
 REAL_COMFYUI = bind_comfy()
 
 
+@pytest.fixture(autouse=True)
+def every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later versions of ComfyUI (0.29 does) tell of progress at most ten times a second; tests count the steps."""
+    import comfy.utils
+
+    for name in ("PROGRESS_THROTTLE_MIN_INTERVAL", "PROGRESS_THROTTLE_MIN_PERCENT"):
+        monkeypatch.setattr(comfy.utils, name, 0.0, raising=False)
+
+
 def call(node: type[Any], **inputs: Any) -> tuple[Any, ...]:
     """Run a node as the server does, with the defaults of its schema for inputs that are not given."""
     values = {}
