@@ -170,7 +170,7 @@ def denoise(
     refine = bool((alpha > 0).any())
     whole = bool((alpha == 1).all()) and conditioning is not None
     evaluations = (steps if refine else 0) + (0 if whole else 1)
-    run = _Evaluator(model, noisy.device, tile, dtype, Progress(on_step, evaluations))
+    run = _Evaluator(model, noisy, tile, dtype, Progress(on_step, evaluations))
     sigma = sigma.expand(noisy.shape[0], -1, -1, -1)
 
     if conditioning is None:
@@ -208,7 +208,7 @@ def regress(
         TypeError, ValueError: an argument is not as described.
     """
     check_image(image, "image", (3,))
-    run = _Evaluator(model, image.device, tile, dtype, Progress(on_step, 1))
+    run = _Evaluator(model, image, tile, dtype, Progress(on_step, 1))
     return run.regression(image.float(), out).clamp_(0, 1)
 
 
@@ -243,12 +243,10 @@ def sample(estimate: Callable[[Tensor, Tensor, float], Tensor], z: Tensor, y: Te
 class _Evaluator:
     """The denoiser on whole images: tiled, in the chosen format, with progress."""
 
-    def __init__(
-        self, model: Denoiser, device: torch.device, tile: int | None, dtype: str, progress: Progress
-    ) -> None:
-        self.model, self.device, self.progress = model, device, progress
-        self.dtype = resolve_dtype(dtype, device)
-        self.tile = automatic_tile(model, self.dtype) if tile is None else tile
+    def __init__(self, model: Denoiser, image: Tensor, tile: int | None, dtype: str, progress: Progress) -> None:
+        self.model, self.device, self.progress = model, image.device, progress
+        self.dtype = resolve_dtype(dtype, image.device)
+        self.tile = automatic_tile(model, self.dtype, image) if tile is None else tile
 
     def estimate(self, z: Tensor, y: Tensor, sigma: Tensor, eta: float) -> Tensor:
         """x_hat of a state; sigma is [B, 1, H, W]."""
@@ -277,9 +275,9 @@ class _Evaluator:
             )
 
 
-def automatic_tile(model: Denoiser, dtype: torch.dtype) -> int:
-    """Side of a tile that fits the memory budget, in pixels."""
-    return auto_tile(bytes_per_pixel(model.config.unet, dtype), model.halo, model.align)
+def automatic_tile(model: Denoiser, dtype: torch.dtype, image: Tensor) -> int:
+    """Side of a tile of `image` that fits the memory budget, in pixels."""
+    return auto_tile(bytes_per_pixel(model.config.unet, dtype), model.halo, model.align, image=image)
 
 
 def bytes_per_pixel(config: UNetConfig, dtype: torch.dtype) -> float:

@@ -61,18 +61,24 @@ def _step(side: int, tile: int, align: int) -> int:
     return math.ceil(side / count / align) * align
 
 
-def auto_tile(bytes_per_pixel: float, halo: int, align: int = 1, budget: float = DEFAULT_BUDGET) -> int:
+def auto_tile(
+    bytes_per_pixel: float, halo: int, align: int = 1, budget: float = DEFAULT_BUDGET, image: Tensor | None = None
+) -> int:
     """Side of the largest tile whose working memory, halo included, fits into a budget.
 
     Args:
         bytes_per_pixel: working memory a network needs for each input pixel.
         halo, align: as `tiles`.
         budget: bytes.
+        image: what is to be tiled: if all of it fits, it is one tile, which needs no halo.
 
     Returns:
-        A multiple of `align`, at least MINIMUM_TILE.
+        A multiple of `align`, at least MINIMUM_TILE; for an image that fits its longer side.
     """
-    side = int(math.sqrt(max(budget, 0.0) / max(bytes_per_pixel, 1e-9))) - 2 * (halo + align)
+    pixels = max(budget, 0.0) / max(bytes_per_pixel, 1e-9)
+    if image is not None and image.shape[2] * image.shape[3] <= pixels:
+        return max(image.shape[2:])
+    side = int(math.sqrt(pixels)) - 2 * (halo + align)
     return max(math.ceil(MINIMUM_TILE / align), side // align) * align
 
 

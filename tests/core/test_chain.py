@@ -68,7 +68,7 @@ def test_the_automatic_tile_gives_the_same(chain: Chain, monkeypatch: pytest.Mon
     whole = chain(image, 2, tile=10**6, **FP32)
     for module in ("denoise", "upsample"):
         name = f"progressive_upsampling.core.{module}"
-        monkeypatch.setattr(sys.modules[name], "auto_tile", lambda *_: 64)
+        monkeypatch.setattr(sys.modules[name], "auto_tile", lambda *_, **__: 64)
     assert largest_difference(chain(image, 2, **FP32), whole) < 1e-4
 
 

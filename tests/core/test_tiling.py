@@ -245,6 +245,13 @@ def test_more_budget_never_means_a_smaller_tile(
     assert auto_tile(bytes_per_pixel, halo + 10, align, budget) <= tile
 
 
+def test_an_image_that_fits_is_one_tile_without_a_halo() -> None:
+    budget = 100 * 1000**2
+    assert auto_tile(100, 10, 4, budget, picture(1000, 1000)) == 1000
+    assert auto_tile(100, 10, 4, budget, picture(20, 50_000)) == 50_000
+    assert auto_tile(100, 10, 4, budget, picture(1000, 1001)) == 972
+
+
 def test_an_automatic_tile_uses_the_budget() -> None:
     assert auto_tile(100, 10, 4, budget=100 * 1000**2) == 972
 
