@@ -29,8 +29,9 @@ SETTINGS = {  # no first-start dialogs; the last two avoid an error of front end
 # The pack's nodes are known, and the default graph, which is opened last of all, is there.
 READY = """() => window.app?.graph && 'PU_Upsample' in LiteGraph.registered_node_types
   && app.extensionManager.workflow.activeWorkflow?.activeState && app.graph.nodes.length"""
-# What an untouched front end says where a server has no user.css and the like, and no network is there.
-NOISE = ("Failed to load resource",)
+# What an untouched front end says where a server has no user.css and the like, where no network is there, and where
+# the server forbids it to ask other hosts about the models of its default graph.
+NOISE = ("Failed to load resource", "Content Security Policy")
 # Not awaited here, since playwright's evaluate has no limit of time.
 LOAD = """(json) => {
   window.workflowIsLoaded = false

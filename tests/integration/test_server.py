@@ -80,7 +80,7 @@ def test_the_log_shows_no_fault_of_the_pack(server: Server) -> None:
 def test_comfyuis_own_nodes_are_as_the_workflow_tests_take_them(infos: dict[str, Info]) -> None:
     for name, expected in CORE_NODES.items():
         info = infos[name]
-        assert info["output"] == expected["output"]
+        assert info["output"][: len(expected["output"])] == expected["output"]  # 0.29 adds one to SaveImage
         assert info["output_node"] == expected["output_node"]
         for port, (kind, options) in ports(expected).items():
             found_kind, found = ports(info)[port]
