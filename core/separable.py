@@ -92,19 +92,19 @@ def resize_axis(image: Tensor, dim: int, axis: Axis, part: slice | None = None, 
         blocks = _part_of(blocks, part, slice(start, start + image.shape[dim]))
         shape[dim] = part.stop - part.start
     track = torch.is_grad_enabled() and image.requires_grad
-    parts: list[Tensor] = []
+    pieces: list[Tensor] = []
     result = image.new_empty(0 if track else shape)
     done = 0
     with torch.autocast(image.device.type, enabled=False):
         for block in blocks:
             source = _source(image, dim, block).to(block.matrix.dtype)
-            part = (block.matrix @ source if dim == 2 else source @ block.matrix.T).to(dtype)
+            piece = (block.matrix @ source if dim == 2 else source @ block.matrix.T).to(dtype)
             if track:
-                parts.append(part)
+                pieces.append(piece)
             else:
-                result.narrow(dim, done, part.shape[dim]).copy_(part)
-                done += part.shape[dim]
-    return torch.cat(parts, dim) if track else result
+                result.narrow(dim, done, piece.shape[dim]).copy_(piece)
+                done += piece.shape[dim]
+    return torch.cat(pieces, dim) if track else result
 
 
 def source_of(axis: Axis, part: slice) -> slice:

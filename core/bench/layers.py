@@ -82,16 +82,21 @@ def _order(layers: Mapping[str, dict[str, Any]], output: str) -> list[dict[str, 
     return order
 
 
+def _parameters(layer: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    names = layer["params"]
+    return weights[names[0]], weights[names[1]] if len(names) > 1 else None
+
+
 def _convolution(layer: Mapping[str, Any], inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
     top, bottom, left, right = layer["pad"]
-    weight, *bias = (weights[name] for name in layer["params"])
-    return F.conv2d(F.pad(inputs[0], (left, right, top, bottom)), weight, *bias)
+    weight, bias = _parameters(layer, weights)
+    return F.conv2d(F.pad(inputs[0], (left, right, top, bottom)), weight, bias)
 
 
 def _transposed(layer: Mapping[str, Any], inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
     top, bottom, left, right = layer["crop"]
-    weight, *bias = (weights[name] for name in layer["params"])
-    x = F.conv_transpose2d(inputs[0], weight, *bias, stride=layer["up"])
+    weight, bias = _parameters(layer, weights)
+    x = F.conv_transpose2d(inputs[0], weight, bias, stride=layer["up"])
     return x[..., top : x.shape[2] - bottom, left : x.shape[3] - right]
 
 
