@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -88,30 +85,3 @@ def test_the_chain_and_its_networks_use_it(library: Library) -> None:
     chain(picture(8, 8), 2)
     assert library.calls.count(("trim", 0)) >= 2  # the upsampler, the denoiser
     assert library.calls[-1] == ("trim", 0)
-
-
-FAULTS = """
-import resource, torch
-from progressive_upsampling.core.allocator import reused_blocks
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        torch.zeros(48 << 20, dtype=torch.uint8)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-usual = faults()
-with reused_blocks("cpu"):
-    torch.zeros(48 << 20, dtype=torch.uint8)  # the heap grows
-    inside = faults()
-print(usual, inside, faults())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_large_blocks_come_without_fresh_pages() -> None:
-    # In a process of its own: what ran before decides from which of glibc's heaps a block comes.
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-    before, inside, after = map(int, done.stdout.split())
-    assert inside < before / 2
-    assert after > before / 2
