@@ -280,7 +280,9 @@ class Chain(nn.Module):
             del up, sigma, noisy
         else:  # without noise the denoiser evaluates its regression alone
             current = stage.regress(current, on_step=progress.part(1), overwrite=True, **run)
-        current = stage.merge(current, previous, settings.skip, settings.fusion, progress.part(1))
+        current = stage.skip(current, previous, settings.skip, on_step=progress.part(0.5), overwrite=True)
+        if settings.fusion:
+            current = stage.fuse_over(current, previous, progress.part(0.5))
         progress.finish(preview_of(current))
         return current
 

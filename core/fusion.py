@@ -93,7 +93,7 @@ def fuse(
     check_choice(structure, "structure", STRUCTURES)
     check_number(temperature, "temperature", above=0.0)
     if size is None:
-        size = max((_size(image) for image in reversed(images)), key=math.prod)
+        size = fused_size(images)
     check_size(size)
     shares = _shares(weights, mode, len(images))
     weigh = _weigher(mode, model, temperature)
@@ -102,6 +102,11 @@ def fuse(
     structures = {"flat": _flat, "hierarchical": _hierarchical, "laplacian": _laplacian}
     image, effective = structures[structure](images, shares, weigh, (size[0], size[1]))
     return FusionResult(image.clamp(0.0, 1.0).to(dtype), effective)
+
+
+def fused_size(images: Sequence[Tensor]) -> tuple[int, int]:
+    """(height, width) of the largest image, the last of them where several are."""
+    return max((_size(image) for image in reversed(images)), key=math.prod)
 
 
 def _flat(

@@ -1,74 +1,111 @@
-"""The end of a stage, residual skip and fusion, in bands of rows and in place.
+"""Learned skip and fusion, the end of a stage, in bands of rows: whole images are never in memory several times over.
 
-The arithmetic is that of `core.residual.skip` in mode "weighted" followed by `core.fusion.fuse` in mode "learned" of
-the image before and the current one; the picture is in memory once.
+The graph of separate nodes and the chain both come here, so that they give the same numbers to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
+from .checks import check_size
 from .dynamic_weights import DynamicWeights
+from .fusion import fuse
 from .pyramid import rows_to_weigh, weighed_rows
+from .residual import check_pair
 from .rows import Original, Rows, bands, resample_rows, rows_for
-from .tiling import aligned
+from .tiling import aligned, shares_memory
 
 BAND_PIXELS = 1 << 20  # some 60 numbers for each are alive at once
 
+OnBand = Callable[[int, int], None]
 
-def merge(
+
+def skip_in_bands(
     current: Tensor,
     previous: Tensor,
     weights: Sequence[float],
-    model: DynamicWeights | None,
     *,
     band: int = BAND_PIXELS,
-    on_band: Callable[[int, int], None] | None = None,
+    on_band: OnBand | None = None,
 ) -> Tensor:
-    """Brings bands of the previous image back into the current one, and fuses the two.
+    """`core.residual.skip` in mode "weighted", written over the current image.
 
     Args:
-        current: `[B, C, H, W]` float32 in 0..1, C of 1, 3 or 4; overwritten. Alpha stays as it is.
+        current: `[B, C, H, W]` float32 in 0..1, C of 1, 3 or 4; overwritten.
         previous: `[B, C, H', W']` float32 in 0..1, any size; brought to H×W by bicubic.
-        weights: of the skip, one in 0..1 for each band of a Laplacian pyramid, finest first.
-        model: of the fusion; None for none.
+        weights: one in 0..1 for each band of a Laplacian pyramid, finest first; all 0 change nothing.
         band: pixels that are worked on at a time, of all images together; no effect on the result.
         on_band: called with (rows done, rows in all) after each band; may raise to cancel.
 
     Returns:
         `current`.
+
+    Raises:
+        TypeError, ValueError: wrong images.
     """
-    skips = any(weights)
-    if not skips and model is None:
-        return current
-    colours = min(current.shape[1], 3)
-    image, source = current[:, :colours], previous[:, :colours]
-    B, _, H, W = image.shape
-    original = Original(image)
-    halo, align = (0, 1) if model is None else (model.halo, model.align)
-    for rows in bands(H, max(band // (B * W) // align, 1) * align):
-        seen = aligned(rows, H, halo, align)
-        read = rows_to_weigh(H, len(weights), seen) if skips else seen
+    check_pair(current, previous)
+    B, _, H, W = current.shape
+    if not any(weights):
+        return current.clamp_(0, 1)
+    original = Original(current)
+    for rows in bands(H, max(band // (B * W), 1)):
+        read = rows_to_weigh(H, len(weights), rows)
         now = Rows(original.read(read), read.start, H)
-        before = _enlarged(source, (H, W), read)
-        result, old = now.part(seen), before.part(seen)
-        if skips:
-            change = Rows(before.pixels - now.pixels, read.start, H)
-            result = (result + weighed_rows(change, weights, seen)).clamp_(0, 1)
-        if model is not None:
-            pair = torch.stack([old, result], 1).expand(-1, -1, 3, -1, -1)
-            result = (result + model(pair)[:, :1] * (old - result)).clamp_(0, 1)
-        image[:, :, rows] = Rows(result, seen.start, H).part(rows)
+        change = Rows(_scaled(previous, (H, W), read) - now.pixels, read.start, H)
+        current[:, :, rows] = (now.part(rows) + weighed_rows(change, weights, rows)).clamp_(0, 1)
         if on_band is not None:
             on_band(rows.stop, H)
     return current
 
 
-def _enlarged(image: Tensor, size: tuple[int, int], rows: slice) -> Rows:
+def fuse_in_bands(
+    images: Sequence[Tensor],
+    model: DynamicWeights,
+    out: Tensor,
+    maps: Tensor | None = None,
+    *,
+    band: int = BAND_PIXELS,
+    on_band: OnBand | None = None,
+) -> Tensor:
+    """`core.fusion.fuse` in mode "learned".
+
+    Args:
+        images: at least two `[B, 3, H_i, W_i]` float32 in 0..1, any sizes, coarse to fine.
+        model: weighs them.
+        out: takes the result, `[B, 3, H, W]`; may be one of the images, if it has this size.
+        maps: takes the weights, `[B, N, H, W]`; None leaves them out.
+        band: pixels of the result that are worked on at a time, of all images together; no effect on the result.
+        on_band: called with (rows done, rows in all) after each band; may raise to cancel.
+
+    Returns:
+        `out`.
+
+    Raises:
+        TypeError, ValueError: wrong images.
+    """
+    B, _, H, W = out.shape
+    check_size((H, W))
+    original = Original(out)
+    for rows in bands(H, max(band // (B * W) // model.align, 1) * model.align):
+        seen = aligned(rows, H, model.halo, model.align)
+        scaled = [
+            original.read(seen) if shares_memory(image, out) else _scaled(image, (H, W), seen) for image in images
+        ]
+        result = fuse(scaled, "learned", model=model)
+        kept = slice(rows.start - seen.start, rows.stop - seen.start)
+        out[:, :, rows] = result.image[:, :, kept]
+        if maps is not None:
+            maps[:, :, rows] = result.weights[:, :, kept]
+        if on_band is not None:
+            on_band(rows.stop, H)
+    return out
+
+
+def _scaled(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
+    """Some rows of an image at a size, as `fuse` and `skip` bring it there."""
     height = image.shape[2]
     needed = rows_for(height, size[0], rows, "bicubic")
     part = Rows(image[:, :, needed], needed.start, height)
-    return Rows(resample_rows(part, size, rows, "bicubic").clamp_(0, 1), rows.start, size[0])
+    return resample_rows(part, size, rows, "bicubic").clamp(0, 1)

@@ -63,7 +63,7 @@ def _expand(coarse: Tensor, fine: Tensor) -> Tensor:
     return resample(coarse, (fine.shape[-2], fine.shape[-1]), "bilinear")
 
 
-def weighed_rows(image: Rows, weights: Sequence[float], rows: slice) -> Tensor:
+def weighed_rows(image: Rows, weights: Sequence[float | Tensor], rows: slice) -> Tensor:
     """Some rows of Σ w_l·band_l, the bands of `decompose` each times a number and joined again.
 
     Args:

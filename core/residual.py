@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_image, check_integer, check_number
 from .local_features import similarity
-from .pyramid import collapse, decompose
+from .pyramid import collapse, decompose, weighed_rows
 from .resample import resample
+from .rows import Rows
 
 MODES = ("constant", "cosine", "weighted", "attention")
 
@@ -91,10 +92,12 @@ def skip(
     H, W = current.shape[-2:]
     present = current.to(torch.promote_types(current.dtype, torch.float32))
     before = resample(previous.to(present), (H, W)).clamp(0.0, 1.0)
-    bands = decompose(before - present, len(given) or levels)
     if mode == "weighted":
-        terms = [strength * w * band for w, band in zip(given, bands, strict=True)]
-    elif mode == "attention":
+        change = Rows(before - present, 0, H)
+        weighed = weighed_rows(change, [strength * weight for weight in given], slice(0, H))
+        return (present + weighed).clamp(0.0, 1.0).to(current.dtype)
+    bands = decompose(before - present, levels)
+    if mode == "attention":
         alike = similarity(present, before, temperature)
         terms = [_for_band(strength * _fit(alike, band), level) * band for level, band in enumerate(bands)]
     else:
@@ -162,6 +165,19 @@ class _UnitInterval(torch.autograd.Function):
         return grad.masked_fill(leads_out, 0.0)
 
 
+def check_pair(current: Tensor, previous: Tensor) -> None:
+    """Check that two values are images that a skip can join.
+
+    Raises:
+        TypeError, ValueError: one is no image, or they differ in batch or channels.
+    """
+    check_image(current, "current")
+    check_image(previous, "previous")
+    if current.shape[:2] != previous.shape[:2]:
+        B, C = current.shape[:2]
+        raise ValueError(f"previous: expected [{B}, {C}, H, W] as current, got {tuple(previous.shape)}")
+
+
 def _check(
     current: Tensor,
     previous: Tensor,
@@ -171,11 +187,7 @@ def _check(
     levels: int,
     temperature: float,
 ) -> None:
-    check_image(current, "current")
-    check_image(previous, "previous")
-    if current.shape[:2] != previous.shape[:2]:
-        B, C = current.shape[:2]
-        raise ValueError(f"previous: expected [{B}, {C}, H, W] as current, got {tuple(previous.shape)}")
+    check_pair(current, previous)
     check_choice(mode, "mode", MODES)
     check_number(strength, "strength", 0.0, 1.0)
     check_number(position, "position", 0.0, 1.0)

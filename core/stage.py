@@ -10,23 +10,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from .adaptive_noise import NoiseController, NoiseControllerConfig, adaptive_sigma
 from .checks import check_number
 from .denoise import Denoiser, DenoiserConfig, denoise, regress
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
-from .fusion import fuse
+from .fusion import fused_size
 from .layout import through_rgb
-from .merge import merge
+from .merge import OnBand, fuse_in_bands, skip_in_bands
 from .progress import OnStep, Progress
-from .residual import SkipWeights, SkipWeightsConfig, skip
+from .residual import SkipWeights, SkipWeightsConfig
 from .tiling import run_tiled
 from .upsample import Enlarge, upsample
 from .upsamplers import build_upsampler
 
-SMALL_NET_TILE = 1024  # pixels, for controller and fusion weights: they are some 16 channels wide
+CONTROLLER_TILE = 1024  # pixels: it is some 16 channels wide
 
 
 def _direct_edsr() -> dict[str, Any]:
@@ -88,7 +87,7 @@ class Stage(nn.Module):
 
         def controller(image: Tensor) -> Tensor:
             net = self.controller
-            return run_tiled(net, [image], halo=net.halo, align=net.align, tile=SMALL_NET_TILE)
+            return run_tiled(net, [image], halo=net.halo, align=net.align, tile=CONTROLLER_TILE)
 
         sigma_r, kappa = self.config.denoiser.sigma_r, self.config.kappa
         with torch.no_grad():
@@ -133,25 +132,29 @@ class Stage(nn.Module):
 
         return through_rgb(image, run)
 
-    def skip(self, current: Tensor, previous: Tensor, strength: float = 1.0) -> Tensor:
-        """Brings learned bands of the previous image back into the current one. See `core.residual.skip`."""
-        with torch.no_grad():
-            return skip(current, previous, mode="weighted", strength=strength, model=self.skip_weights)
-
-    def merge(
+    def skip(
         self,
         current: Tensor,
         previous: Tensor,
         strength: float = 1.0,
-        fusion: bool = True,
+        *,
         on_step: OnStep | None = None,
+        overwrite: bool = False,
     ) -> Tensor:
-        """`skip` of the previous image and `fuse` with it at once, written into `current`. See `core.merge.merge`."""
+        """Brings learned bands of the previous image back into the current one. See `core.residual.skip`.
+
+        Args:
+            current, previous: as there; the current one may lose its values where `overwrite` says so.
+            strength: 0..1, multiplier on the learned weights.
+            on_step: progress; may raise to cancel.
+            overwrite: whether `current`, float32, takes the result.
+        """
+        check_number(strength, "strength", 0, 1)
         with torch.no_grad():
             weights = [strength * weight for weight in self.skip_weights().tolist()]
-            report = Progress(on_step, 1).part(1)
-            model = self.weights if fusion else None
-            return merge(current, previous, weights, model, on_band=lambda done, total: report(done, total, None))
+            target = current if overwrite else current.to(torch.float32, copy=True)
+            result = skip_in_bands(target, previous.float(), weights, on_band=_bands(on_step))
+        return result.to(current.dtype)
 
     def fuse(self, images: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Fuses images by learned weights. See `core.fusion.fuse`.
@@ -165,25 +168,38 @@ class Stage(nn.Module):
         """
         if len(images) < 2:
             raise ValueError(f"images: expected at least 2, got {len(images)}")
-        weights: list[Tensor] = []
-
-        def model(stack: Tensor) -> Tensor:
-            N, net = stack.shape[1], self.weights
-
-            def weigh(crop: Tensor) -> Tensor:
-                return net(rearrange(crop, "b (n c) h w -> b n c h w", n=N))
-
-            planes = rearrange(stack, "b n c h w -> b (n c) h w")
-            return run_tiled(weigh, [planes], halo=net.halo, align=net.align, tile=SMALL_NET_TILE)
+        H, W = size or fused_size(images)
+        last = images[-1]
+        maps = torch.empty(last.shape[0], len(images), H, W, device=last.device)
+        others = [through_rgb_only(image).float() for image in images[:-1]]
 
         def run(rgb: Tensor) -> Tensor:
-            others = [through_rgb_only(image) for image in images[:-1]]
+            out = torch.empty(rgb.shape[0], 3, H, W, device=rgb.device)
             with torch.no_grad():
-                result = fuse([*others, rgb], mode="learned", model=model, size=size)
-            weights.append(result.weights)
-            return result.image
+                return fuse_in_bands([*others, rgb.float()], self.weights, out, maps)
 
-        return through_rgb(images[-1], run, size), weights[0]
+        return through_rgb(last, run, (H, W)), maps
+
+    def fuse_over(self, current: Tensor, previous: Tensor, on_step: OnStep | None = None) -> Tensor:
+        """`fuse` of the previous image and the current one, which loses its values; without weight maps.
+
+        Args:
+            current: [B, C, H, W] float32 in 0..1.
+            previous: [B, C, H', W'] float32 in 0..1.
+            on_step: progress; may raise to cancel.
+        """
+        other = through_rgb_only(previous)
+
+        def run(rgb: Tensor) -> Tensor:
+            with torch.no_grad():
+                return fuse_in_bands([other, rgb], self.weights, rgb, on_band=_bands(on_step))
+
+        return through_rgb(current, run)
+
+
+def _bands(on_step: OnStep | None) -> OnBand:
+    report = Progress(on_step, 1).part(1)
+    return lambda done, total: report(done, total, None)
 
 
 def through_rgb_only(image: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def run_tiled(
     result = torch.empty(0) if out is None else out  # its channels and format are known after the first run
     for first in range(0, B, group):
         batch = slice(first, min(first + group, B))
-        readers = [_reader(image[batch], _shared(image, out)) for image in images]
+        readers = [_reader(image[batch], shares_memory(image, out)) for image in images]
         strips: list[Tensor] = []
         for part in plan:
             if part.keep[1].start == 0:  # a new row of tiles
@@ -160,7 +160,8 @@ def _reader(image: Tensor, overwritten: bool) -> Callable[[slice], Tensor]:
     return Original(image).read if overwritten else lambda rows: image[:, :, rows]
 
 
-def _shared(image: Tensor, out: Tensor | None) -> bool:
+def shares_memory(image: Tensor, out: Tensor | None) -> bool:
+    """Whether results that are written to `out` overwrite the image."""
     return out is not None and image.untyped_storage().data_ptr() == out.untyped_storage().data_ptr()
 
 

@@ -1,60 +1,70 @@
-"""The end of a stage in bands of rows equals the separate skip and fusion of whole images."""
+"""Skip and fusion in bands of rows equal those of whole images."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from progressive_upsampling.core.dynamic_weights import DynamicWeights
 from progressive_upsampling.core.fusion import fuse
-from progressive_upsampling.core.merge import merge
-from progressive_upsampling.core.resample import resample
+from progressive_upsampling.core.merge import fuse_in_bands, skip_in_bands
 from progressive_upsampling.core.residual import skip
 
 from .tiny import picture, randomised
 
 SIZES = [((64, 94), (32, 47)), ((67, 41), (40, 41)), ((1, 1), (1, 1)), ((2, 300), (1, 151)), ((131, 7), (66, 20))]
 WEIGHTS = [0.2, 0.0, 0.6]
-
-
-def expected(current: Tensor, previous: Tensor, weights: list[float], model: DynamicWeights | None) -> Tensor:
-    before = resample(previous, (current.shape[2], current.shape[3])).clamp(0, 1)
-    result = skip(current, before, "weighted", weights=weights)
-    if model is not None:
-        # alpha is the last one's, as the stage has it
-        result[:, :3] = fuse([before[:, :3], result[:, :3]], "learned", model=model).image
-    return result
+BANDS = [1, 300, 10**9]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(("size", "before"), SIZES)
-@pytest.mark.parametrize("fusion", [True, False])
-@torch.no_grad()
-def test_bands_are_the_whole(size: tuple[int, int], before: tuple[int, int], channels: int, fusion: bool) -> None:
+def test_a_skip_in_bands_is_the_skip(size: tuple[int, int], before: tuple[int, int], channels: int) -> None:
     current, previous = picture(*size, 2, channels, seed=1), picture(*before, 2, channels)
-    if channels == 4:
-        current[:, 3:] = resample(previous[:, 3:], size).clamp(0, 1)
-    model = randomised(DynamicWeights(), 0.3) if fusion else None
-    whole = expected(current, previous, WEIGHTS, model)
-    for band in (1, 300, 10**9):
-        result = merge(current.clone(), previous, WEIGHTS, model, band=band)
-        torch.testing.assert_close(result, whole, atol=2e-6, rtol=0)
-
-
-def test_the_result_takes_the_place_of_the_current_image() -> None:
-    current, previous = picture(20, 30), picture(10, 15, seed=1)
+    whole = skip(current, previous, "weighted", weights=WEIGHTS)
     kept = previous.clone()
-    assert merge(current, previous, [0.5], None, band=60) is current
+    for band in BANDS:
+        image = current.clone()
+        assert skip_in_bands(image, previous, WEIGHTS, band=band) is image
+        torch.testing.assert_close(image, whole, atol=2e-6, rtol=0)
     assert torch.equal(previous, kept)
 
 
-def test_without_weights_and_fusion_nothing_changes() -> None:
+@pytest.mark.parametrize(("size", "before"), SIZES)
+@torch.no_grad()
+def test_a_fusion_in_bands_is_the_fusion(size: tuple[int, int], before: tuple[int, int]) -> None:
+    images = [picture(5, 9, 2, seed=2), picture(*before, 2), picture(*size, 2, seed=1)]
+    model = randomised(DynamicWeights(), 0.3)
+    whole = fuse(images, "learned", model=model, size=size)
+    kept = [image.clone() for image in images]
+    for band in BANDS:
+        out, maps = torch.empty(2, 3, *size), torch.empty(2, 3, *size)
+        fuse_in_bands(images, model, out, maps, band=band)
+        torch.testing.assert_close(out, whole.image, atol=2e-6, rtol=0)
+        torch.testing.assert_close(maps, whole.weights, atol=1e-5, rtol=0)
+        assert all(torch.equal(a, b) for a, b in zip(images, kept, strict=True))
+        last = images[-1].clone()
+        assert fuse_in_bands([*images[:-1], last], model, last, band=band) is last
+        torch.testing.assert_close(last, whole.image, atol=2e-6, rtol=0)
+
+
+def test_without_weights_nothing_changes() -> None:
     current = picture(20, 30)
-    assert torch.equal(merge(current.clone(), picture(10, 15, seed=1), [0.0, 0.0], None), current)
+    assert torch.equal(skip_in_bands(current.clone(), picture(10, 15, seed=1), [0.0, 0.0]), current)
 
 
 def test_every_band_is_reported() -> None:
-    calls: list[tuple[int, int]] = []
-    merge(picture(20, 30), picture(10, 15), [0.5], None, band=150, on_band=lambda *call: calls.append(call))
-    assert calls == [(5, 20), (10, 20), (15, 20), (20, 20)]
+    for run in (
+        lambda on_band: skip_in_bands(picture(20, 30), picture(10, 15), [0.5], band=120, on_band=on_band),
+        lambda on_band: fuse_in_bands(
+            [picture(10, 15), picture(20, 30)], DynamicWeights(), picture(20, 30), band=120, on_band=on_band
+        ),
+    ):
+        calls: list[tuple[int, int]] = []
+        run(lambda *call, calls=calls: calls.append(call))
+        assert calls == [(4, 20), (8, 20), (12, 20), (16, 20), (20, 20)]
+
+
+def test_images_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"previous: expected \[1, 3, H, W\] as current, got \(1, 4, 5, 6\)"):
+        skip_in_bands(picture(5, 6), picture(5, 6, channels=4), [0.5])

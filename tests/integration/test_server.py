@@ -110,10 +110,8 @@ def test_help_and_translations_are_served(server: Server, language: str) -> None
 @pytest.mark.slow
 def test_graph_and_node_and_chain_agree_on_the_bundled_model(server: Server) -> None:
     parts, quick = prompt_of("progressive_128_to_1024"), prompt_of("progressive_quick")
-    # With noise, so that all parts count; bfloat16 would turn rounding into its own last bit.
-    changes = {"detail": 0.4, "precision": "fp32"}
-    for node in (*parts.values(), *quick.values()):
-        node["inputs"] |= {name: value for name, value in changes.items() if name in node["inputs"]}
+    for node in (*parts.values(), *quick.values()):  # with noise, so that all parts count
+        node["inputs"] |= {"detail": 0.4} if "detail" in node["inputs"] else {}
     result = parts[find(parts, "SaveImage")]["inputs"]["images"]
     server.run(keep(parts, small=[SMALL, 0], graph=result), 1200)
     server.run(keep(quick, node=[find(quick, "PU_ProgressiveUpscale"), 0]), 1200)
@@ -123,7 +121,7 @@ def test_graph_and_node_and_chain_agree_on_the_bundled_model(server: Server) -> 
     names = ("seed", "strength", "detail", "noise", "skip", "fusion")
     chosen = {name: settings[name] for name in names} | {"steps": int(settings["steps"])}
     with torch.no_grad():
-        expected = chain(image, scale=settings["scale"], dtype="fp32", **chosen).movedim(1, -1).numpy()
+        expected = chain(image, scale=settings["scale"], **chosen).movedim(1, -1).numpy()
     assert expected.shape == (1, 1024, 1024, 3)
     np.testing.assert_allclose(server.kept("graph"), server.kept("node"), atol=1e-5, rtol=0)
     np.testing.assert_allclose(server.kept("node"), expected, atol=1e-5, rtol=0)

@@ -100,12 +100,9 @@ def test_graph_node_and_chain_agree(picture: Picture, chain: Chain, changes: dic
     separate = graph(image, chain, size, **settings)
     assert len(expected) == len(stages) == len(separate) == 2
     torch.testing.assert_close(whole, expected[-1], atol=1e-5, rtol=0)
-    # The chain skips and fuses in bands, the nodes whole images: they differ by float32's rounding, and where that
-    # turns the rounding of an input to bfloat16, by as much as its last bit does.
-    tolerance = 1e-5 if settings["dtype"] == "fp32" else 0.5 / 255
     for ours, theirs, truth in zip(stages, separate, expected, strict=True):
         torch.testing.assert_close(ours, truth, atol=1e-5, rtol=0)
-        torch.testing.assert_close(theirs, truth, atol=tolerance, rtol=0)
+        torch.testing.assert_close(theirs, truth, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
