@@ -246,7 +246,7 @@ class _Evaluator:
     def __init__(self, model: Denoiser, image: Tensor, tile: int | None, dtype: str, progress: Progress) -> None:
         self.model, self.device, self.progress = model, image.device, progress
         self.dtype = resolve_dtype(dtype, image.device)
-        self.tile = automatic_tile(model, self.dtype, image) if tile is None else tile
+        self.tile = automatic_tile(model, self.dtype, (image.shape[2], image.shape[3])) if tile is None else tile
 
     def estimate(self, z: Tensor, y: Tensor, sigma: Tensor, eta: float) -> Tensor:
         """x_hat of a state; sigma is [B, 1, H, W]."""
@@ -275,9 +275,9 @@ class _Evaluator:
             )
 
 
-def automatic_tile(model: Denoiser, dtype: torch.dtype, image: Tensor) -> int:
-    """Side of a tile of `image` that fits the memory budget, in pixels."""
-    return auto_tile(bytes_per_pixel(model.config.unet, dtype), model.halo, model.align, image=image)
+def automatic_tile(model: Denoiser, dtype: torch.dtype, size: tuple[int, int]) -> int:
+    """Side of a tile that fits the memory budget, for an image of (height, width), in pixels."""
+    return auto_tile(bytes_per_pixel(model.config.unet, dtype), model.halo, model.align, whole=size)
 
 
 def bytes_per_pixel(config: UNetConfig, dtype: torch.dtype) -> float:

@@ -62,7 +62,11 @@ def _step(side: int, tile: int, align: int) -> int:
 
 
 def auto_tile(
-    bytes_per_pixel: float, halo: int, align: int = 1, budget: float = DEFAULT_BUDGET, image: Tensor | None = None
+    bytes_per_pixel: float,
+    halo: int,
+    align: int = 1,
+    budget: float = DEFAULT_BUDGET,
+    whole: tuple[int, int] | None = None,
 ) -> int:
     """Side of the largest tile whose working memory, halo included, fits into a budget.
 
@@ -70,14 +74,14 @@ def auto_tile(
         bytes_per_pixel: working memory a network needs for each input pixel.
         halo, align: as `tiles`.
         budget: bytes.
-        image: what is to be tiled: if all of it fits, it is one tile, which needs no halo.
+        whole: (height, width) of what is to be tiled: if all of it fits, it is one tile, which needs no halo.
 
     Returns:
-        A multiple of `align`, at least MINIMUM_TILE; for an image that fits its longer side.
+        A multiple of `align`, at least MINIMUM_TILE; the longer side of an image that fits.
     """
     pixels = max(budget, 0.0) / max(bytes_per_pixel, 1e-9)
-    if image is not None and image.shape[2] * image.shape[3] <= pixels:
-        return max(image.shape[2:])
+    if whole is not None and math.prod(whole) <= pixels:
+        return max(whole)
     side = int(math.sqrt(pixels)) - 2 * (halo + align)
     return max(math.ceil(MINIMUM_TILE / align), side // align) * align
 

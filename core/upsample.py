@@ -88,7 +88,7 @@ def _passes(image: Tensor, size: tuple[int, int], method: nn.Module | Enlarge) -
 def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, on_step: OnStep) -> Tensor:
     scale, halo = int(network.scale), int(network.halo)  # type: ignore[arg-type]
     compute = resolve_dtype(dtype, rgb.device)
-    side = automatic_tile(network, compute, rgb) if tile is None else tile
+    side = automatic_tile(network, compute, (rgb.shape[2], rgb.shape[3])) if tile is None else tile
     with torch.no_grad(), autocast(rgb.device, compute):
         return run_tiled(
             lambda crop: network(crop.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1),
@@ -100,9 +100,9 @@ def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, 
         )
 
 
-def automatic_tile(network: nn.Module, dtype: torch.dtype, image: Tensor) -> int:
-    """Side of a tile of `image` that fits the memory budget, in input pixels."""
-    return auto_tile(bytes_per_pixel(network, dtype), int(network.halo), image=image)  # type: ignore[arg-type]
+def automatic_tile(network: nn.Module, dtype: torch.dtype, size: tuple[int, int]) -> int:
+    """Side of a tile that fits the memory budget, for an image of (height, width), in input pixels."""
+    return auto_tile(bytes_per_pixel(network, dtype), int(network.halo), whole=size)  # type: ignore[arg-type]
 
 
 def bytes_per_pixel(network: nn.Module, dtype: torch.dtype) -> float:

@@ -24,11 +24,13 @@ from ..train.recipe import read_recipe
 from ..train.run_folder import HISTORY
 from ..train.setup import learning
 from .ceiling import convolution_ceiling
+from .pictures import sample
 from .report import Figure, Report
 from .timing import Timing, paired
 
 RECIPE = "edsr_x2"
 PLAIN, OURS = "plain float32 loop", "this trainer"
+COUNT, SIDE = 16, 320  # of the pictures that are made where none are given
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def bench_training(
     Args:
         device: where.
         recipe: of a single upsampler.
-        pictures: training pictures; None makes some noise, which takes as long.
+        pictures: training pictures; None makes some, which take as long.
         rounds: paired steps.
         steps: of the run that shows how long crops are waited for.
         on_round: progress, called with the rounds done.
@@ -79,7 +81,7 @@ def bench_training(
     config = read_recipe(recipe)
     if config.upsampler is None:
         raise ValueError(f"recipe: expected one of a single upsampler, got {recipe!r}")
-    shown = noise_pictures() if pictures is None else pictures
+    shown = PictureBatch(sample(SIDE, SIDE, COUNT)) if pictures is None else pictures
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, shown, Path(folder) / "trial", device=device)
         batches = trainer._batches(0)
@@ -134,12 +136,6 @@ def training_report(result: TrainingBench) -> Report:
     )
     notes = [f"in a run: {result.seconds:.3f} s a step, {result.waiting:.1%} of the time waiting for crops"]
     return Report(title, rows, notes, figures)
-
-
-def noise_pictures(count: int = 16, side: int = 320) -> PictureBatch:
-    """Pictures of noise."""
-    generator = torch.Generator().manual_seed(0)
-    return PictureBatch(torch.rand(count, 3, side, side, generator=generator))
 
 
 def _waiting(

@@ -260,7 +260,7 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--peer", metavar="FILE.npz", help="inference: a network of x8, its graph (.json) beside it")
     parser.add_argument("--quality", metavar="DIR", help="inference: pictures to compare quality and formats on")
     parser.add_argument("--recipe", default="edsr_x2", metavar="NAME", help="training: whose step (default: edsr_x2)")
-    parser.add_argument("--data", metavar="DIR", help="training: pictures (default: noise)")
+    parser.add_argument("--data", metavar="DIR", help="training: pictures (default: made up)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="paired repeats (default: 5)")
     parser.add_argument("--against", metavar="FILE", help="compare with the figures of an earlier run")
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file")

@@ -51,8 +51,10 @@ class Learner:
                 groups.setdefault(rate, []).append(parameter)
         check_rates(self.network, rates)
         self._trained = [parameter for group in groups.values() for parameter in group]
+        # one kernel for all parameters, where it is known to be there
+        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self._trained)
         self.optimizer = torch.optim.Adam(
-            [{"params": group, "multiplier": rate} for rate, group in groups.items()], lr=1e-4, betas=BETAS, fused=True
+            [{"params": group, "multiplier": rate} for rate, group in groups.items()], lr=1e-4, betas=BETAS, fused=fused or None
         )
 
     def set_rate(self, rate: float) -> None:

@@ -247,9 +247,9 @@ def test_more_budget_never_means_a_smaller_tile(
 
 def test_an_image_that_fits_is_one_tile_without_a_halo() -> None:
     budget = 100 * 1000**2
-    assert auto_tile(100, 10, 4, budget, picture(1000, 1000)) == 1000
-    assert auto_tile(100, 10, 4, budget, picture(20, 50_000)) == 50_000
-    assert auto_tile(100, 10, 4, budget, picture(1000, 1001)) == 972
+    assert auto_tile(100, 10, 4, budget, (1000, 1000)) == 1000
+    assert auto_tile(100, 10, 4, budget, (20, 50_000)) == 50_000
+    assert auto_tile(100, 10, 4, budget, (1000, 1001)) == 972
 
 
 def test_an_automatic_tile_uses_the_budget() -> None:

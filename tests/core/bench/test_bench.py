@@ -9,7 +9,7 @@ import torch
 from progressive_upsampling.core.bench import ceiling, timing, training
 from progressive_upsampling.core.bench.ceiling import convolution_ceiling, product_ceiling
 from progressive_upsampling.core.bench.timing import paired, timed
-from progressive_upsampling.core.bench.training import OURS, PLAIN, bench_training, noise_pictures
+from progressive_upsampling.core.bench.training import OURS, PLAIN, bench_training
 from progressive_upsampling.core.cli import main
 from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.recipe import read_recipe
@@ -43,7 +43,8 @@ def clock(monkeypatch):
 def tiny(monkeypatch):
     """The suite with a small recipe in place of EDSR-baseline."""
     monkeypatch.setattr(training, "read_recipe", lambda name: TINY)
-    monkeypatch.setattr(training, "noise_pictures", lambda: noise_pictures(2, 32))
+    monkeypatch.setattr(training, "COUNT", 2)
+    monkeypatch.setattr(training, "SIDE", 32)
     monkeypatch.setattr(ceiling, "SIDES", (16,))
 
 
