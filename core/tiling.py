@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .allocator import reused_blocks
 from .checks import check_integer
 from .rows import Original
 
@@ -132,8 +131,7 @@ def run_tiled(
         plan = [_whole(H, W)] if fits else list(tiles(H, W, tile, halo, align))
         group = _group(plan, tile + 2 * (halo + align))
     if len(plan) == 1 and group >= B:
-        with reused_blocks(images[0].device):
-            result = function(*images)
+        result = function(*images)
         if on_tile is not None:
             on_tile(1, 1)
         return result if out is None else out.copy_(result)
@@ -146,8 +144,7 @@ def run_tiled(
         for part in plan:
             if part.keep[1].start == 0:  # a new row of tiles
                 strips = [read(part.read[0]) for read in readers]
-            with reused_blocks(images[0].device):
-                found = function(*(strip[..., part.read[1]] for strip in strips))
+            found = function(*(strip[..., part.read[1]] for strip in strips))
             if out is None and done == 0:
                 shape = (B, found.shape[1], H * scale, W * scale)
                 result = torch.empty(shape, dtype=found.dtype, device=images[0].device)

@@ -54,7 +54,10 @@ class Learner:
         # one kernel for all parameters, where it is known to be there
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self._trained)
         self.optimizer = torch.optim.Adam(
-            [{"params": group, "multiplier": rate} for rate, group in groups.items()], lr=1e-4, betas=BETAS, fused=fused or None
+            [{"params": group, "multiplier": rate} for rate, group in groups.items()],
+            lr=1e-4,
+            betas=BETAS,
+            fused=fused or None,
         )
 
     def set_rate(self, rate: float) -> None:
