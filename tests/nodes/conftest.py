@@ -104,3 +104,36 @@ def default_chain(chain: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     real = _runtime.chain_or_default
     monkeypatch.setattr(_runtime, "chain_or_default", lambda model: real(chain if model is None else model))
     return chain
+
+
+@pytest.fixture
+def data(picture: Callable[..., Tensor]) -> Any:
+    """Training data of three pictures, one of them held back."""
+    from progressive_upsampling.nodes.training_data import TrainingData
+
+    return call(TrainingData, images=picture(66, 71, batch=3), validation_share=0.1)[0]
+
+
+@pytest.fixture
+def train(chain: Any, data: Any, runs: Path) -> Callable[..., tuple[Any, ...]]:
+    """A function that trains the tiny chain for a few steps."""
+    from progressive_upsampling.nodes.train import Train
+
+    from .training import QUICK
+
+    def run(**changes: Any) -> tuple[Any, ...]:
+        return call(Train, **({"data": data, "model": chain} | QUICK | changes))
+
+    return run
+
+
+@pytest.fixture
+def hook() -> Iterator[Callable[[Callable[..., None]], None]]:
+    """A function that sets what hears of every report of a progress bar."""
+    import comfy.model_management as management
+    import comfy.utils
+
+    before = comfy.utils.PROGRESS_BAR_HOOK
+    yield comfy.utils.set_progress_bar_global_hook
+    comfy.utils.set_progress_bar_global_hook(before)
+    management.interrupt_current_processing(False)

@@ -14,88 +14,28 @@ PLACE = {"default": 0, "min": 0, "max": 16384}
 Info = dict[str, Any]
 Flow = dict[str, Any]
 
+
+def _info(outputs: list[str], **inputs: Any) -> Info:
+    """A node as a server tells it; one without outputs is there for what it shows or saves."""
+    return {"input": {"required": inputs}, "output": outputs, "output_node": not outputs}
+
+
+_LEVEL = ["FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0}]
+_WAYS = [["multiply", "add", "subtract", "and", "or", "xor"], {}]
+_WIDE, _AT = ["INT", SIDE], ["INT", PLACE]
+
 # ComfyUI 0.3.64's own nodes that the workflows use; tests/integration compares this with a real server.
 CORE_NODES: dict[str, Info] = {
-    "LoadImage": {
-        "input": {"required": {"image": [["example.png"], {"image_upload": True}]}},
-        "output": ["IMAGE", "MASK"],
-        "output_node": False,
-    },
-    "PreviewImage": {
-        "input": {"required": {"images": ["IMAGE"]}},
-        "output": [],
-        "output_node": True,
-    },
-    "SaveImage": {
-        "input": {"required": {"images": ["IMAGE"], "filename_prefix": ["STRING", {"default": "ComfyUI"}]}},
-        "output": [],
-        "output_node": True,
-    },
-    "MaskPreview": {
-        "input": {"required": {"mask": ["MASK"]}},
-        "output": [],
-        "output_node": True,
-    },
-    "ImageBatch": {
-        "input": {"required": {"image1": ["IMAGE"], "image2": ["IMAGE"]}},
-        "output": ["IMAGE"],
-        "output_node": False,
-    },
-    "ImageCrop": {
-        "input": {
-            "required": {
-                "image": ["IMAGE"],
-                "width": ["INT", SIDE],
-                "height": ["INT", SIDE],
-                "x": ["INT", PLACE],
-                "y": ["INT", PLACE],
-            }
-        },
-        "output": ["IMAGE"],
-        "output_node": False,
-    },
-    "SolidMask": {
-        "input": {
-            "required": {
-                "value": ["FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0}],
-                "width": ["INT", SIDE],
-                "height": ["INT", SIDE],
-            }
-        },
-        "output": ["MASK"],
-        "output_node": False,
-    },
-    "FeatherMask": {
-        "input": {
-            "required": {
-                "mask": ["MASK"],
-                "left": ["INT", PLACE],
-                "top": ["INT", PLACE],
-                "right": ["INT", PLACE],
-                "bottom": ["INT", PLACE],
-            }
-        },
-        "output": ["MASK"],
-        "output_node": False,
-    },
-    "MaskComposite": {
-        "input": {
-            "required": {
-                "destination": ["MASK"],
-                "source": ["MASK"],
-                "x": ["INT", PLACE],
-                "y": ["INT", PLACE],
-                "operation": [["multiply", "add", "subtract", "and", "or", "xor"], {}],
-            }
-        },
-        "output": ["MASK"],
-        "output_node": False,
-    },
-    "UpscaleModelLoader": {
-        "input": {"required": {"model_name": [[], {}]}},  # files that a fresh server does not have
-        "output": ["UPSCALE_MODEL"],
-        "output_node": False,
-    },
+    "LoadImage": _info(["IMAGE", "MASK"], image=[["example.png"], {"image_upload": True}]),
+    "PreviewImage": _info([], images=["IMAGE"]),
+    "SaveImage": _info([], images=["IMAGE"], filename_prefix=["STRING", {"default": "ComfyUI"}]),
+    "MaskPreview": _info([], mask=["MASK"]),
+    "ImageBatch": _info(["IMAGE"], image1=["IMAGE"], image2=["IMAGE"]),
+    "ImageCrop": _info(["IMAGE"], image=["IMAGE"], width=_WIDE, height=_WIDE, x=_AT, y=_AT),
+    "SolidMask": _info(["MASK"], value=_LEVEL, width=_WIDE, height=_WIDE),
+    "FeatherMask": _info(["MASK"], mask=["MASK"], left=_AT, top=_AT, right=_AT, bottom=_AT),
+    "MaskComposite": _info(["MASK"], destination=["MASK"], source=["MASK"], x=_AT, y=_AT, operation=_WAYS),
+    "UpscaleModelLoader": _info(["UPSCALE_MODEL"], model_name=[[], {}]),  # files that a fresh server does not have
 }
 
 
