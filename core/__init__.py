@@ -11,8 +11,10 @@ from .attention import ChannelAttention, SpatialAttention, WindowAttention
 from .chain import Chain, ChainConfig, Settings
 from .checkpoint import Checkpoint, CheckpointError, bundled, read_checkpoint, write_checkpoint
 from .denoise import Denoiser, DenoiserConfig, denoise
+from .denoiser_file import load_denoiser, save_denoiser
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .evaluate import Evaluation, evaluate_folder
+from .evaluate_denoising import DenoisingEvaluation, evaluate_denoising
 from .fusion import FusionResult, fuse
 from .layout import from_bhwc, map_to_mask, mask_to_map, rgb_to_y, rgb_to_ycbcr, to_bhwc, ycbcr_to_rgb
 from .metrics import psnr, radial_spectrum_error, ssim
@@ -53,6 +55,7 @@ __all__ = [
     "CheckpointError",
     "Denoiser",
     "DenoiserConfig",
+    "DenoisingEvaluation",
     "DynamicWeights",
     "DynamicWeightsConfig",
     "EDSRConfig",
@@ -76,12 +79,14 @@ __all__ = [
     "build_upsampler",
     "bundled",
     "denoise",
+    "evaluate_denoising",
     "evaluate_folder",
     "from_bhwc",
     "fuse",
     "gradient_map",
     "inject_noise",
     "laplace_nll",
+    "load_denoiser",
     "load_squeezenet",
     "load_upsampler",
     "map_to_mask",
@@ -95,6 +100,7 @@ __all__ = [
     "rgb_to_y",
     "rgb_to_ycbcr",
     "run_tiled",
+    "save_denoiser",
     "save_upsampler",
     "skip",
     "ssim",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,18 +83,12 @@ class Evaluation:
             ValueError: no such method.
         """
         check_choice(method, "method", self.methods)
-        rows = [row for row in self.rows if row.method == method]
-
-        def mean(key: str) -> float:
-            return math.fsum(getattr(row, key) for row in rows) / len(rows)
-
-        distance = None if any(row.distance is None for row in rows) else mean("distance")
-        return Row("mean", method, mean("psnr"), mean("ssim"), mean("spectrum"), distance, mean("seconds"))
+        return mean_row(self.rows, method)
 
     def to_json(self) -> str:
         """The evaluation as JSON text: its fields, and "mean" by method; an infinite PSNR becomes null."""
         content = asdict(self) | {"mean": {name: asdict(self.mean(name)) for name in self.methods}}
-        return json.dumps(_without_infinity(content), indent=2, allow_nan=False)
+        return json.dumps(without_infinity(content), indent=2, allow_nan=False)
 
 
 @torch.no_grad()
@@ -105,6 +99,7 @@ def evaluate_folder(
     *,
     channel: str = "y",
     distance: PerceptualDistance | None = None,
+    names: Collection[str] | None = None,
     on_step: OnStep | None = None,
 ) -> Evaluation:
     """Reduce each picture as the published benchmarks do, let each method enlarge it, and compare.
@@ -120,31 +115,32 @@ def evaluate_folder(
             `[1, 3, h·scale, w·scale]` on any device. "bicubic" is always computed and cannot be given.
         channel: "y" or "rgb", for PSNR, SSIM and spectrum.
         distance: what measures PD-squeeze, always on RGB; None leaves it out.
+        names: file names of the pictures to read, with or without their suffix; None reads all.
         on_step: called after each picture of each method, with the enlarged picture.
 
     Returns:
         The rows, picture by picture.
 
     Raises:
-        ValueError: no pictures in the folder, one that cannot be read or is too small, a bad scale, a name
-            that is taken, a method that returns another shape, NaN or infinity.
+        ValueError: no pictures in the folder, one of `names` that is not there, a picture that cannot be read or is
+            too small, a bad scale, a name that is taken, a method that returns another shape, NaN or infinity.
     """
     check_integer(scale, "scale", 2)
     check_choice(channel, "channel", CHANNELS)
     if BICUBIC in methods:
         raise ValueError(f"methods: expected names other than {BICUBIC!r}, which is always computed")
-    paths = _picture_paths(Path(folder))
-    names = (BICUBIC, *methods)
+    paths = picture_paths(Path(folder), names)
+    every = (BICUBIC, *methods)
     rows: list[Row] = []
     smallest = 2 * scale + (_SSIM_WINDOW if distance is None else SMALLEST)
     for path in paths:
-        truth = _read_8bit(path)
+        truth = read_8bit(path)
         H, W = truth.shape[-2:]
         truth = truth[..., : H - H % scale, : W - W % scale]
         if min(truth.shape[-2:]) < smallest:
             raise ValueError(f"{path}: expected at least {smallest} pixels a side, got {H} x {W}")
         reduced = matlab_imresize(truth, scale=1.0 / scale)
-        for name in names:
+        for name in every:
             started = time.perf_counter()
             if name == BICUBIC:
                 result = matlab_imresize(reduced, scale=float(scale)).float() / 255.0
@@ -153,8 +149,8 @@ def evaluate_folder(
             seconds = time.perf_counter() - started
             rows.append(_compare(path.name, name, result, truth, scale, channel, distance, seconds))
             if on_step is not None:
-                on_step(float(len(rows)), float(len(paths) * len(names)), result.clamp(0.0, 1.0))
-    return Evaluation(Path(folder).resolve().name, scale, channel, names, tuple(rows))
+                on_step(float(len(rows)), float(len(paths) * len(every)), result.clamp(0.0, 1.0))
+    return Evaluation(Path(folder).resolve().name, scale, channel, every, tuple(rows))
 
 
 def _enlarge(method: Method, name: str, reduced: Tensor, scale: int) -> Tensor:
@@ -190,17 +186,43 @@ def _compare(
     )
 
 
-def _picture_paths(folder: Path) -> list[Path]:
+def mean_row(rows: Sequence[Row], method: str) -> Row:
+    """The mean over the pictures of a method; PD-squeeze is None where one picture lacks it."""
+    rows = [row for row in rows if row.method == method]
+
+    def mean(key: str) -> float:
+        return math.fsum(getattr(row, key) for row in rows) / len(rows)
+
+    distance = None if any(row.distance is None for row in rows) else mean("distance")
+    return Row("mean", method, mean("psnr"), mean("ssim"), mean("spectrum"), distance, mean("seconds"))
+
+
+def picture_paths(folder: Path, names: Collection[str] | None = None) -> list[Path]:
+    """The pictures of a folder in the order of their names, or those of `names` (with or without their suffix).
+
+    Raises:
+        ValueError: no folder, no pictures in it, or one of the names is not there.
+    """
     if not folder.is_dir():
         raise ValueError(f"folder: expected a folder of pictures, got {folder}")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in READABLE and path.is_file())
+    if names is not None:
+        known = {path.name for path in paths} | {path.stem for path in paths}
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise ValueError(f"names: expected pictures of {folder}, got {missing[0]!r} ({len(missing)} not there)")
+        paths = [path for path in paths if path.name in names or path.stem in names]
     if not paths:
         raise ValueError(f"folder: expected pictures ({', '.join(READABLE)}), found none in {folder}")
     return paths
 
 
-def _read_8bit(path: Path) -> Tensor:
-    """Read a picture as `[1, 1 or 3, H, W]` uint8; alpha is dropped, 16 bits are rounded to 8."""
+def read_8bit(path: Path) -> Tensor:
+    """Read a picture as `[1, 1 or 3, H, W]` uint8; alpha is dropped, 16 bits are rounded to 8.
+
+    Raises:
+        ValueError: it cannot be read; names the file.
+    """
     try:
         with Image.open(path) as picture:
             if picture.mode.startswith("I"):
@@ -214,9 +236,10 @@ def _read_8bit(path: Path) -> Tensor:
     return rearrange(torch.from_numpy(np.atleast_3d(pixels)), "h w c -> 1 c h w").contiguous()
 
 
-def _without_infinity(value: object) -> object:
+def without_infinity(value: object) -> object:
+    """Plain values with null in the place of every number that JSON cannot hold."""
     if isinstance(value, dict):
-        return {key: _without_infinity(item) for key, item in value.items()}
+        return {key: without_infinity(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_infinity(item) for item in value]
+        return [without_infinity(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

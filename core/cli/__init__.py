@@ -133,15 +133,21 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
         "evaluate",
         help="measure models on a folder of pictures",
         description="Reduce every picture of a folder as the published benchmarks do (MATLAB bicubic), "
-        "enlarge it again with each model and with bicubic, and compare with the original.",
+        "enlarge it again with each model and with bicubic, and compare with the original. Or, with --denoise, add "
+        "Gaussian noise to every picture, take it out again with each model's denoiser, and compare.",
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="the folder of pictures")
-    parser.add_argument("--scale", required=True, type=int, help="whole factor")
+    parser.add_argument("--list", metavar="FILE", help="names of the pictures to measure, one a line (default: all)")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--scale", type=int, help="whole factor")
+    task.add_argument(
+        "--denoise", type=float, metavar="SIGMA", help="standard deviation of the noise, in levels of 0..255; RGB"
+    )
     parser.add_argument(
         "--model",
         action="append",
         metavar="NAME|FILE",
-        help=_MODEL_HELP + "; may be repeated (default: default)",
+        help=_MODEL_HELP + "; with --denoise, a chain or a denoiser; may be repeated (default: default)",
     )
     parser.add_argument("--rgb", action="store_true", help="measure on RGB in place of Y")
     parser.add_argument(

@@ -9,7 +9,9 @@ from safetensors.torch import save_file
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.cli import demo
 from progressive_upsampling.core.cost import chain_cost, upsampler_cost
+from progressive_upsampling.core.denoiser_file import load_denoiser, save_denoiser
 from progressive_upsampling.core.evaluate import evaluate_folder
+from progressive_upsampling.core.evaluate_denoising import blind, evaluate_denoising
 from progressive_upsampling.core.perceptual_distance import PerceptualDistance
 from progressive_upsampling.core.pictures import read_picture, write_picture
 from progressive_upsampling.core.squeezenet import SqueezeNet, load_squeezenet
@@ -89,6 +91,42 @@ def test_each_picture_can_be_shown_and_rgb_measured(run, folder):
     status, out, _ = run("evaluate", "--data", folder, "--scale", "2", "--model", "nearest", "--per-picture", "--rgb")
     assert status == 0 and "RGB-PSNR" in out
     assert [line.split()[0] for line in out.splitlines()[2:]] == ["a.png"] * 2 + ["b.png"] * 2 + ["mean"] * 2
+
+
+def test_a_list_of_names_restricts_the_pictures(run, folder, tmp_path):
+    words = ("evaluate", "--data", folder, "--scale", "2", "--model", "nearest", "--per-picture")
+    file = tmp_path / "list.txt"
+    for line in ("b.png", "b"):
+        file.write_text(f"\n {line} \n")
+        status, out, _ = run(*words, "--list", file)
+        assert status == 0 and "1 pictures" in out and "a.png" not in out and "b.png" in out
+    for content in (b"c.png\n", b"\n", b"\xff\xfe"):
+        file.write_bytes(content)
+        status, out, err = run(*words, "--list", file)
+        assert status == 1 and out == "" and err.count("\n") == 1
+    assert run(*words, "--list", tmp_path / "missing")[0] == 1
+
+
+def test_denoising_is_measured_beside_the_noisy_pictures(run, folder, chain_file, tmp_path):
+    denoiser, file = tmp_path / "clean.safetensors", tmp_path / "out.json"
+    save_denoiser(load_denoiser(chain_file), denoiser, provenance={})
+    words = ("evaluate", "--data", folder, "--denoise", "25", "--dtype", "fp32", "--per-picture", "--json", file)
+    status, out, _ = run(*words, "--model", chain_file, "--model", denoiser)
+    lines = out.splitlines()
+    assert status == 0 and "noise of 25/255: 2 pictures" in lines[0] and "RGB-PSNR" in lines[1]
+    assert [line.split()[1] for line in lines[2:-3]] == ["noisy", "small", "clean"] * 2
+    expected = evaluate_denoising(folder, 25, {"small": blind(load_denoiser(chain_file), dtype="fp32")})
+    found = json.loads(file.read_text())["mean"]
+    assert found["noisy"]["psnr"] == expected.mean("noisy").psnr
+    for name in ("small", "clean"):
+        assert found[name]["psnr"] == pytest.approx(expected.mean("small").psnr, abs=1e-6)
+
+
+def test_denoising_takes_no_single_upsampler_and_no_scale(run, folder, network_file):
+    status, _, err = run("evaluate", "--data", folder, "--denoise", "25", "--model", network_file)
+    assert status == 1 and "expected a denoiser or a chain" in err and err.count("\n") == 1
+    assert run("evaluate", "--data", folder, "--denoise", "25", "--scale", "2")[0] == 2
+    assert run("evaluate", "--data", folder)[0] == 2
 
 
 def test_models_of_one_name_are_told_apart(run, folder, chain_file):
