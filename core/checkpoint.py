@@ -27,6 +27,7 @@ __all__ = [
     "read_metadata",
     "read_tensors",
     "resolve",
+    "tensor_digest",
     "write_checkpoint",
 ]
 
@@ -114,6 +115,15 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     path = Path(path)
     stored, metadata = read_stored(path)
     return _as_float32(stored, path), metadata
+
+
+def tensor_digest(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a safetensors file's tensors: names, dtypes, shapes and values; metadata does not count.
+
+    Raises:
+        CheckpointError: as `read_tensors`, but for values that are not finite.
+    """
+    return _digest(read_stored(Path(path))[0])
 
 
 def read_checkpoint(path: str | os.PathLike[str], kind: str | None = None) -> Checkpoint:

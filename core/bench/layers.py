@@ -2,8 +2,9 @@
 
 The graph is a list of layers, each {"type", "inp", "out", "params"} with, by type: Conv ("pad": top, bottom, left,
 right), ConvTranspose ("up": factor, "crop": as the pad), ReLU ("leak") and Sum. What no layer makes is the network's
-input; its output is the last in the list that no layer takes. Such graphs are what models of the MatConvNet age are
-read into. The network sees luma in 0..1 of the studio range; colour is enlarged by bicubic.
+input; its ends are those that no layer takes, of which a network for several factors has one each. Such graphs are
+what models of the MatConvNet age are read into. The network sees luma in 0..1 of the studio range; colour is enlarged
+by bicubic.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ class LayerGraph:
 
     Args:
         weights: the .npz file; the graph is the .json beside it.
+        end: name of the layer whose result is wanted; None takes the last end.
 
     Attributes:
         name: of the file.
+        ends: the layers that no other takes, in order.
 
     Raises:
-        OSError, ValueError: a file cannot be read, or holds something else.
+        OSError, ValueError: a file cannot be read, or holds something else; no such layer.
     """
 
-    def __init__(self, weights: str | Path) -> None:
+    def __init__(self, weights: str | Path, end: str | None = None) -> None:
         path = Path(weights)
         self.name = path.stem
         with np.load(path, allow_pickle=False) as arrays:
@@ -45,7 +48,10 @@ class LayerGraph:
             if layer.get("type") not in _TYPES:
                 raise ValueError(f"{path}: expected layers of type {', '.join(_TYPES)}, got {layer.get('type')!r}")
         taken = {name for layer in layers for name in layer["inp"]}
-        self._output = [layer["out"][0] for layer in layers if layer["out"][0] not in taken][-1]
+        self.ends = [layer["out"][0] for layer in layers if layer["out"][0] not in taken]
+        self._output = self.ends[-1] if end is None else end
+        if self._output not in (layer["out"][0] for layer in layers):
+            raise ValueError(f"end: expected a layer of {path}, as {self.ends[-1]!r}, got {end!r}")
         self._order = _order({layer["out"][0]: layer for layer in layers}, self._output)
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from ..picture_format import PictureWarning
@@ -21,6 +22,7 @@ INTERRUPTED = 130  # what shells give for a program ended by Ctrl-C
 _DTYPES = ("auto", "fp32", "bf16", "fp16")
 _STEPS = (1, 2, 4, 8)
 _SUITES = ("inference", "tiling", "training", "memory")
+_RECIPES = Path(__file__).parents[1] / "train" / "recipes"
 _MODEL_HELP = (
     "a bundled name (see `info`), a .safetensors file of a chain or of one upsampler (ESPCN, FSRCNN, EDSR), "
     "or bicubic, bilinear, lanczos, nearest"
@@ -195,8 +197,7 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     what.add_argument(
         "--recipe",
         metavar="NAME",
-        help="a run that comes with the package: fidelity, detail, denoiser, chain, edsr_x2 (default: fidelity; with "
-        "--resume, the run's)",
+        help=f"a run that comes with the package: {_recipes()} (default: fidelity; with --resume, the run's)",
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="pictures to train on, searched at all levels")
     parser.add_argument(
@@ -218,6 +219,7 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same run (default: the config's)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
     parser.add_argument("--licence", metavar="TEXT", help="licence of the weights, for their provenance")
+    parser.add_argument("--data-licence", metavar="TEXT", help="licence of the training pictures, likewise")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, …")
     parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
     parser.add_argument(
@@ -305,6 +307,11 @@ def _tile(text: str) -> int | None:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected auto or a whole number >= 1, got {text!r}")
     return int(text)
+
+
+def _recipes() -> str:
+    """The names of `recipe.recipe_names`, without waiting for torch."""
+    return ", ".join(sorted(path.stem for path in _RECIPES.glob("*.json")))
 
 
 def _version() -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..chain import Chain
-from ..checkpoint import Checkpoint, bundled, read_checkpoint, read_metadata, resolve
+from ..checkpoint import Checkpoint, bundled, read_checkpoint, read_metadata, resolve, tensor_digest
 from ..cost import Cost, chain_cost, upsampler_cost
+from ..model_card import model_card
 from ..upsamplers import load_upsampler, upsampler_config
 from .console import Console, columns
 from .models import kind_of
+
+_WIDTH = 110  # characters of a line of text
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -51,9 +55,11 @@ def _describe(path: Path) -> list[str]:
         lines += ["kind         upsampler, in a foreign layout without config and provenance"]
         return [*lines, *_block("config", upsampler_config(network)), *_cost(upsampler_cost(network))]
     checkpoint = read_checkpoint(path)
-    lines += [f"kind         {kind} (format {checkpoint.version})"]
+    lines += [f"kind         {kind} (format {checkpoint.version})", f"tensors      SHA-256 {tensor_digest(path)}"]
+    card, rest = model_card(checkpoint.provenance)
+    lines += ["card", *(line for label, text in card for line in _wrapped(label, text))] if card else []
     lines += _block("config", checkpoint.config)
-    lines += _block("provenance", checkpoint.provenance)
+    lines += _block("provenance", rest) if rest or not card else []
     return [*lines, *_cost_of(checkpoint, path)]
 
 
@@ -85,6 +91,13 @@ def _halo(pixels: int | None) -> str:
 
 def _block(title: str, content: Mapping[str, Any]) -> list[str]:
     return [title, *(f"  {line}" for line in _tree(content))] if content else [f"{title:<12} none"]
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    """A label and its text on as many lines as it takes."""
+    label = f"  {label}: "
+    # a path or a name with hyphens stays in one piece
+    return textwrap.wrap(label + text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
 
 
 def _tree(value: Mapping[str, Any] | list[Any]) -> list[str]:

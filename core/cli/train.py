@@ -62,7 +62,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     config, init = _started(config, args.init, resumed=args.resume and (out / STATE).exists())
     if args.steps is not None:
         config = config.scaled(args.steps)
-    about = About(**_given(recipe=recipe, init=config.init or None, licence=args.licence))
+    command = None if recipe is None else _command(args)
+    told = {"licence": args.licence, "data_licence": args.data_licence, "command": command}
+    about = About(**_given(recipe=recipe, init=config.init or None, **told))
     with joined(pick_device(args.device)) as (world, device):
         console = console if world.first else console.silent()
         with _warnings_to(console):
@@ -148,6 +150,17 @@ def _config(args: argparse.Namespace) -> tuple[TrainConfig, str | None]:
         recipe = args.recipe or DEFAULT_RECIPE
         config = read_recipe(recipe)
     return config if args.seed is None else replace(config, seed=args.seed), recipe
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What begins the run that the options ask for; of files and folders no path."""
+    words = ["progressive-upsampling", "train"]
+    words += ["--config", Path(args.config).name] if args.config else ["--recipe", args.recipe or DEFAULT_RECIPE]
+    words += ["--data", "DATA", *(["--val", "VAL"] if args.val else []), "--out", "RUN"]
+    files = {"--init": args.init and Path(args.init).stem, "--vgg": args.vgg and "VGG19.safetensors"}
+    options = {**files, "--steps": args.steps, "--seed": args.seed}
+    words += [str(word) for pair in options.items() if pair[1] is not None for word in pair]
+    return " ".join(words)
 
 
 def _given(**values: str | None) -> dict[str, str]:

@@ -187,7 +187,8 @@ class Trainer:
 
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint of this run says of itself; of folders only the name."""
-        known = provenance(self.about, self.config, self.counters, self.sampler.pictures, self.device, self.dtype)
+        where = (self.device, self.dtype, self.validation)
+        known = provenance(self.about, self.config, self.counters, self.sampler.pictures, *where)
         return known | ({"perceptual_trunk": self.objective.trunk} if self.objective.trunk else {})
 
     def _check(self, number: int, phase: PhaseConfig) -> None:

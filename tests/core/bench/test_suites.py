@@ -112,6 +112,19 @@ def test_a_graph_of_layers_is_run_as_it_is_written(tmp_path: Path) -> None:
     assert largest_difference(graph(rgb), expected) < 1e-5
 
 
+def test_a_graph_with_several_ends_gives_the_one_asked_for(tmp_path: Path) -> None:
+    np.savez(tmp_path / "net.npz", f=np.full((1, 1, 2, 2), 1.0, np.float32))
+    up = {"type": "ConvTranspose", "params": ["f"], "up": 2, "crop": [0, 0, 0, 0]}
+    layers = [up | {"inp": [a], "out": [b]} for a, b in (("LR", "x2"), ("small", "half"), ("half", "x4"))]
+    (tmp_path / "net.json").write_text(json.dumps(layers))
+    rgb, path = picture(5, 7), tmp_path / "net.npz"
+    assert LayerGraph(path).ends == ["x2", "x4"]
+    for end, factor in ((None, 4), ("x4", 4), ("half", 2), ("x2", 2)):
+        assert LayerGraph(path, end)(rgb).shape == (1, 3, 5 * factor, 7 * factor)
+    with pytest.raises(ValueError, match=r"end: expected a layer of .*, as 'x4', got 'x3'"):
+        LayerGraph(path, "x3")
+
+
 def test_a_graph_of_other_layers_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "net.npz", a=np.zeros(1))
     (tmp_path / "net.json").write_text(json.dumps([{"type": "Pool", "inp": ["x"], "out": ["y"]}]))

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.checkpoint import tensor_digest
 from progressive_upsampling.core.cli import demo
 from progressive_upsampling.core.cost import chain_cost, upsampler_cost
 from progressive_upsampling.core.denoiser_file import load_denoiser, save_denoiser
@@ -15,7 +16,14 @@ from progressive_upsampling.core.evaluate_denoising import blind, evaluate_denoi
 from progressive_upsampling.core.perceptual_distance import PerceptualDistance
 from progressive_upsampling.core.pictures import read_picture, write_picture
 from progressive_upsampling.core.squeezenet import SqueezeNet, load_squeezenet
-from progressive_upsampling.core.upsamplers import EDSR, FSRCNN, EDSRConfig, FSRCNNConfig
+from progressive_upsampling.core.upsamplers import (
+    EDSR,
+    FSRCNN,
+    EDSRConfig,
+    FSRCNNConfig,
+    load_upsampler,
+    save_upsampler,
+)
 
 
 @pytest.fixture
@@ -155,6 +163,19 @@ def test_info_shows_config_provenance_and_cost_of_a_chain(run, chain_file):
     assert f"parameters   {sum(p.numel() for p in chain.parameters()):,}" in out
     assert "stage 1 denoiser" in out and f"{chain.stage(1).denoiser.halo} px" in out
     assert "whole x8 chain, one denoising step" in out
+
+
+def test_info_shows_the_whole_card_on_lines_that_can_be_read(run, network_file, tmp_path):
+    path = tmp_path / "told.safetensors"
+    told = {"data": ["photos"], "pictures": 3, "data_licence": "none stated", "recipe": "edsr_x2", "seed": 7}
+    told |= {"steps": 300, "hours": 1.5, "hardware": "a machine", "limits": "smooth " * 40, "licence": "MIT", "more": 1}
+    save_upsampler(load_upsampler(network_file), path, provenance=told)
+    status, out, _ = run("info", path)
+    assert status == 0 and f"SHA-256 {tensor_digest(path)}" in out
+    for line in ("data: photos (3 pictures)", "licence of the data: none stated", "time: 1 h 30 min", "licence: MIT"):
+        assert f"\n  {line}\n" in out
+    assert "\nprovenance\n  more: 1\n" in out and " ".join(out.split()).count("smooth") == 40
+    assert max(len(line) for line in out.splitlines()[1:]) <= 110
 
 
 def test_info_shows_a_network(run, network_file):

@@ -70,6 +70,7 @@ def test_a_run_is_trained_and_said_so(run, config, photos, tmp_path):
 def test_options_change_the_run(run, config, photos, tmp_path, chain_file):
     out = tmp_path / "run"
     options = ["--steps", "2", "--seed", "9", "--init", chain_file, "--licence", "CC0-1.0", "--quiet"]
+    options += ["--data-licence", "public domain"]
     status, text, err = run("train", "--config", config, "--data", photos, "--out", out, *options)
     assert (status, text, err) == (0, "", "")
     made = read_config(out / "config.json")
@@ -77,6 +78,7 @@ def test_options_change_the_run(run, config, photos, tmp_path, chain_file):
     assert all(phase.start_from == 0 for phase in made.phases)
     provenance = read_checkpoint(out / "last.safetensors").provenance
     assert provenance["init"] == "small" and provenance["licence"] == "CC0-1.0"
+    assert provenance["data_licence"] == "public domain" and str(tmp_path) not in json.dumps(provenance)
     before, after = weights(chain_file), weights(out / "last.safetensors")
     moved = max((before[name] - after[name]).abs().max().item() for name in before)
     assert 0 < moved < 0.01
