@@ -44,9 +44,7 @@ def check_output(path: str | Path, size: tuple[int, int] | None = None) -> None:
     """
     kind = output_format(path)
     if size is not None and max(size) > LARGEST_SIDE[kind]:
-        raise PictureError(
-            f"{path}: {kind} holds at most {LARGEST_SIDE[kind]} pixels a side, got {size[1]}x{size[0]}"
-        )
+        raise PictureError(f"{path}: {kind} holds at most {LARGEST_SIDE[kind]} pixels a side, got {size[1]}x{size[0]}")
     check_target(path)
 
 
@@ -69,9 +67,7 @@ def check_target(path: str | Path) -> None:
         raise PictureError(f"{path}: the folder cannot be written to ({reason(error)})") from error
 
 
-def write_picture(
-    path: str | Path, image: Tensor, like: Picture | None = None, *, bits: int | None = None
-) -> None:
+def write_picture(path: str | Path, image: Tensor, like: Picture | None = None, *, bits: int | None = None) -> None:
     """Write a picture file; on any failure the folder is left as it was.
 
     Values are clipped to 0..1 and rounded half up. PNG and TIFF hold 8 or 16 bits a sample, JPEG (quality
@@ -144,9 +140,7 @@ def _target(path: str | Path) -> Path:
     """The file that would be replaced, through links, if it and its folder are what they should be."""
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise PictureError(
-            f"{path}: expected a file to write, got {'a folder' if target.is_dir() else 'a device'}"
-        )
+        raise PictureError(f"{path}: expected a file to write, got {'a folder' if target.is_dir() else 'a device'}")
     if target.exists() and not os.access(target, os.W_OK):
         raise PictureError(f"{path}: the file is read-only")
     if not target.parent.is_dir():

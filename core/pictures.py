@@ -108,17 +108,13 @@ def _bits_per_sample(file: Image.Image) -> tuple[int, ...]:
     return tuple(getattr(file, "tag_v2", {}).get(258, ()))
 
 
-def _samples(
-    file: Image.Image, icc: bytes | None
-) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], int, bytes | None]:
+def _samples(file: Image.Image, icc: bytes | None) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], int, bytes | None]:
     """What Pillow decoded as `[H, W, C]`, the value of white, and the profile that still holds."""
     if file.mode in _MODES_16 or (file.mode == "I" and file.format in ("PNG", "PPM")):
         values = np.asarray(file)
         return values.clip(0, 65535).astype(np.uint16)[:, :, None], 65535, icc
     if file.mode in ("I", "F"):
-        raise ValueError(
-            f"pictures of {'floating-point' if file.mode == 'F' else '32-bit'} values are not supported"
-        )
+        raise ValueError(f"pictures of {'floating-point' if file.mode == 'F' else '32-bit'} values are not supported")
     if file.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         file, icc = _to_rgb(file, icc), None
     elif file.mode == "1":
@@ -134,9 +130,7 @@ def _to_rgb(file: Image.Image, icc: bytes | None) -> Image.Image:
     if icc:
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            converted = ImageCms.profileToProfile(
-                file, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
+            converted = ImageCms.profileToProfile(file, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, ImportError):
             converted = None  # a profile of another colour space: as if there were none
         if converted is not None:

@@ -114,9 +114,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
-def _pixels(
-    compressed: bytes, width: int, height: int, channels: int, interlaced: bool
-) -> NDArray[np.uint16]:
+def _pixels(compressed: bytes, width: int, height: int, channels: int, interlaced: bool) -> NDArray[np.uint16]:
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     grids = [(x, y, dx, dy, -(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
     grids = [grid for grid in grids if grid[4] > 0 and grid[5] > 0]
@@ -202,9 +200,7 @@ def _compress(samples: NDArray[np.uint16]) -> bytes:
         cost = np.abs(candidates.view(np.int8).astype(np.int16)).sum(axis=(2, 3), dtype=np.int64)
         best = cost.argmin(axis=0)
         chosen = candidates[best, np.arange(len(best))].reshape(len(best), -1)
-        out.append(
-            packer.compress(np.concatenate([best[:, None].astype(np.uint8), chosen], axis=1).tobytes())
-        )
+        out.append(packer.compress(np.concatenate([best[:, None].astype(np.uint8), chosen], axis=1).tobytes()))
         previous = here[-1:]
     out.append(packer.flush())
     return b"".join(out)

@@ -195,9 +195,7 @@ def _check(
     check_number(temperature, "temperature", above=0.0)
 
 
-def _given_weights(
-    model: Callable[[], Tensor] | None, weights: Sequence[float] | None
-) -> Sequence[float | Tensor]:
+def _given_weights(model: Callable[[], Tensor] | None, weights: Sequence[float] | None) -> Sequence[float | Tensor]:
     if model is not None and weights is not None:
         raise ValueError("weights: expected None together with a model")
     if model is not None:

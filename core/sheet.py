@@ -68,8 +68,7 @@ def compare(
     views = {label: _shown(image, label) for label, image in panels.items()}
     H, W = list(views.values())[-1].shape[-2:]
     views = {
-        label: view if view.shape[-2:] == (H, W) else resample(view, (H, W), "nearest")
-        for label, view in views.items()
+        label: view if view.shape[-2:] == (H, W) else resample(view, (H, W), "nearest") for label, view in views.items()
     }
     rows = [[(label, _fitted(view, side)) for label, view in views.items()]]
     if max(H, W) > crop:
@@ -195,9 +194,7 @@ def _repeated(image: Tensor, times: int) -> Tensor:
 
 
 def _beside(images: Sequence[Tensor], column: int) -> Tensor:
-    strip = torch.full(
-        (1, 3, max(image.shape[2] for image in images), len(images) * (column + GAP) - GAP), _PAPER
-    )
+    strip = torch.full((1, 3, max(image.shape[2] for image in images), len(images) * (column + GAP) - GAP), _PAPER)
     for i, image in enumerate(images):
         left = i * (column + GAP)
         strip[..., : image.shape[2], left : left + image.shape[3]] = image

@@ -135,4 +135,3 @@ def _chain(model: nn.Module) -> Chain:
     if not isinstance(model, Chain):
         raise TypeError(f"model: expected a Chain, got {type(model).__name__}")
     return model
-
