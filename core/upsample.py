@@ -7,12 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .checks import check_image, check_size
+from .checks import check_image, check_integer, check_size
 from .layout import through_rgb
 from .precision import autocast, resolve_dtype
 from .progress import OnStep, Progress
 from .resample import resample
+from .row_stream import Chained, Local, Stream, run_in_rows
 from .tiling import auto_tile, run_tiled
+from .upsamplers import EDSR
+
+CPU_STRIP = 1 << 16  # input pixels: a map of 64 channels has 8 MB in bfloat16, which stays in the cache
+MINIMUM_ROWS = 8  # below this a strip is more kept rows than new ones
 
 # [B, 3, H, W] in 0..1 -> [B, 3, H * s, W * s]; `on_step` reports its progress. A network outside this pack, say.
 Enlarge = Callable[[Tensor, "OnStep | None"], Tensor]
@@ -37,7 +42,8 @@ def upsample(
         image: [B, C, H, W] in 0..1, C of 1, 3 or 4; not changed. Networks see RGB, alpha is resampled.
         size: (height, width) in pixels.
         method: a method of `resample`, an upsampler of `core.upsamplers` on the image's device, or a function.
-        tile: side of a tile in input pixels, None to choose one from a memory budget; no effect on the result.
+        tile: side of a tile in input pixels, None to choose one from a memory budget; no effect on the result. An EDSR
+            runs in strips of rows in their place, of that area at most.
         dtype: format a network computes in, see `precision.resolve_dtype`.
         on_step: progress; may raise to cancel.
 
@@ -88,15 +94,28 @@ def _passes(image: Tensor, size: tuple[int, int], method: nn.Module | Enlarge) -
 def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, on_step: OnStep) -> Tensor:
     scale, halo = int(network.scale), int(network.halo)  # type: ignore[arg-type]
     compute = resolve_dtype(dtype, rgb.device)
-    side = automatic_tile(network, compute, (rgb.shape[2], rgb.shape[3])) if tile is None else tile
+    H, W = rgb.shape[2:]
+    side = automatic_tile(network, compute, (H, W)) if tile is None else tile
+    check_integer(side, "tile", minimum=1)
+
+    def report(done: int, total: int) -> None:
+        on_step(done, total, None)
+
     with torch.no_grad(), autocast(rgb.device, compute):
+        area = min(side**2, CPU_STRIP) if rgb.device.type == "cpu" else side**2
+        if isinstance(network, EDSR) and area < H * W:
+
+            def stream() -> Stream:
+                return Chained(network.stream(H), Local(lambda rows: rows.float().clamp_(0, 1)))
+
+            return run_in_rows(stream, rgb, scale=scale, rows=max(area // W, MINIMUM_ROWS), on_rows=report)
         return run_tiled(
             lambda crop: network(crop.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1),
             [rgb],
             scale=scale,
             halo=halo,
             tile=side,
-            on_tile=lambda done, total: on_step(done, total, None),
+            on_tile=report,
         )
 
 

@@ -18,6 +18,7 @@ from ..precision import resolve_dtype
 from ..tiling import tiles
 from ..train.hardware import peak_memory
 from ..upsample import automatic_tile as upsampler_tile
+from ..upsamplers import EDSR
 from .pictures import sample
 from .report import Figure, Report
 
@@ -128,7 +129,8 @@ def recomputed(chain: Chain, side: int, device: torch.device) -> float:
         known = min(number, len(chain.stages))
         network, denoiser = stage.upsampler, stage.denoiser
         before, after = (out // 2, out // 2), (out, out)
-        up = _overhead(out // 2, upsampler_tile(network, dtype, before), int(network.halo), 1)
+        side = before[0] if isinstance(network, EDSR) else upsampler_tile(network, dtype, before)
+        up = _overhead(before[0], side, int(network.halo), 1)  # none of an EDSR, which runs row by row
         clean = _overhead(out, denoiser_tile(denoiser, dtype, after), denoiser.halo, denoiser.align)
         lengths.setdefault(f"stage {known} upsampler", []).append((out, up))
         lengths.setdefault(f"stage {known} denoiser", []).append((out, clean))

@@ -1,4 +1,4 @@
-"""Suite tiling: exact tiles beside overlapping ones that are blended, on the same network."""
+"""Suite tiling: our exact strips beside overlapping tiles that are blended, on the same network."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from .report import Figure, Report
 from .timing import paired
 
 OUTPUTS = (2048, 4096)  # sides
-WHOLE = 1 << 16  # a tile that no picture here fills
-EXACT_SIDE = 1024  # of the output that seams are measured on, in float32
-EXACT_TILE = 128  # of the input there, so that there are seams
+SEAM_SIDE = 1024  # of the output that seams are measured on, in float32
+SEAM_TILE = 128  # of the input there, of the blended ones, and of the area of the strips
 
 
 def bench_tiling(
@@ -35,28 +34,28 @@ def bench_tiling(
     network = chain.to(device).stage(1).upsampler
     scale = int(network.scale)
     name = str(resolve_dtype("auto", device)).removeprefix("torch.")
-    rows = [["output", "blended tiles, s", "exact tiles, s", "faster"]]
+    rows = [["output", "blended tiles, s", "exact strips, s", "faster"]]
     figures: list[Figure] = []
     for side in OUTPUTS:
         image = sample(side // scale, side // scale).to(device)
         blended, exact = paired(
             {
                 "blended tiles": lambda image=image: blended_tiles(_plain(network, device, "auto"), image, scale),
-                "exact tiles": lambda image=image, side=side: upsample(image, (side, side), network),
+                "exact strips": lambda image=image, side=side: upsample(image, (side, side), network),
             },
             rounds,
             device,
             on_round,
         )
         rows.append([f"{side}²", f"{blended.seconds:.2f}", f"{exact.seconds:.2f}", f"{exact.ratio:.2f}x"])
-        figures.append(Figure(f"{side}², exact tiles", exact.seconds, "s", "lower"))
+        figures.append(Figure(f"{side}², exact strips", exact.seconds, "s", "lower"))
         figures.append(Figure(f"{side}²: faster than blended tiles", exact.ratio, "x", "higher"))
     errors = _seams(device, network, scale)
     figures += [Figure(f"seam error, {name}", error, "1/255", "lower") for name, error in errors.items()]
     shown = "; ".join(f"{name} {error:.2g}" for name, error in errors.items())
     notes = [
         f"blended: {TILE} pixels of the input with {OVERLAP} of overlap, as ComfyUI's Upscale Image (using Model)",
-        f"largest difference from the whole image in float32, tiles of {EXACT_TILE}, in units of 1/255: {shown}",
+        f"largest difference from the whole image in float32, tiles of {SEAM_TILE}, in units of 1/255: {shown}",
     ]
     return [Report(f"tiles, first stage's upsampler, {name}, medians of {rounds} paired rounds", rows, notes, figures)]
 
@@ -70,10 +69,10 @@ def _plain(network: torch.nn.Module, device: torch.device, dtype: str) -> Callab
 
 
 def _seams(device: torch.device, network: torch.nn.Module, scale: int) -> dict[str, float]:
-    image = sample(EXACT_SIDE // scale, EXACT_SIDE // scale).to(device)
-    size = (EXACT_SIDE, EXACT_SIDE)
-    whole = upsample(image, size, network, tile=WHOLE, dtype="fp32")
-    blended = blended_tiles(_plain(network, device, "fp32"), image, scale, EXACT_TILE, OVERLAP)
-    exact = upsample(image, size, network, tile=EXACT_TILE, dtype="fp32")
-    pairs = {"blended tiles": blended, "exact tiles": exact}
+    image = sample(SEAM_SIDE // scale, SEAM_SIDE // scale).to(device)
+    size = (SEAM_SIDE, SEAM_SIDE)
+    run = _plain(network, device, "fp32")
+    whole, blended = run(image), blended_tiles(run, image, scale, SEAM_TILE, OVERLAP)
+    exact = upsample(image, size, network, tile=SEAM_TILE, dtype="fp32")
+    pairs = {"blended tiles": blended, "exact strips": exact}
     return {name: 255 * float((result - whole).abs().max()) for name, result in pairs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -31,7 +32,7 @@ def bicubic(image: Tensor, scale: int) -> Tensor:
     return image
 
 
-def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+def in_float32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Run a layer that produces pixels in float32, whatever the autocast around it.
 
     A bfloat16 has 8 significant bits: pixels written in it show bands in smooth skies.

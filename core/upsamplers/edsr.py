@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import check_choice, check_integer, check_number
+from ..row_stream import Added, Bicubic, Chained, Convolved, Local, Stream, layer_by_layer
 from .common import BICUBIC_HALO, SCALES, bicubic, check_rgb, in_float32
 
 # mean colour of DIV2K, which the paper subtracts before the first convolution
@@ -59,6 +60,12 @@ class ResidualBlock(nn.Module):
         """[B, width, H, W] -> the same shape."""
         branch = self.conv2(F.relu(self.conv1(x), inplace=True))
         return (branch if self.res_scale == 1.0 else branch * self.res_scale).add_(x)  # in place: no new feature map
+
+    def stream(self) -> Stream:
+        """The block over the rows of an image."""
+        scaled = () if self.res_scale == 1.0 else (Local(lambda rows: rows * self.res_scale),)
+        activation = Local(lambda rows: F.relu(rows, inplace=True))
+        return Added(Chained(Convolved(self.conv1), activation, Convolved(self.conv2), *scaled))
 
 
 class EDSR(nn.Module):
@@ -118,6 +125,29 @@ class EDSR(nn.Module):
         # the paper's weights live in 0..255
         features = self.tail[:-1](self._features((rgb - self.mean) * 255.0))
         return in_float32(self.tail[-1], features) / 255.0 + self.mean
+
+    def stream(self, height: int) -> Stream:
+        """The network over the rows of an image, see `core.row_stream`.
+
+        Args:
+            height: of the image.
+
+        Returns:
+            a stream of what `forward` gives.
+        """
+        body = Chained(*(cast(ResidualBlock, block).stream() for block in self.blocks), Convolved(self.blocks_end))
+        features = Chained(Convolved(self.head), Added(body))
+        if self.config.tail == "direct":
+            detail = Chained(Local(lambda rgb: rgb.float() - self.mean), features, *layer_by_layer(self.tail))
+            return Added(Chained(detail, Local(Tensor.float)), Bicubic(height, self.scale))
+        *layers, last = self.tail
+        return Chained(
+            Local(lambda rgb: (rgb.float() - self.mean) * 255.0),
+            features,
+            *layer_by_layer(layers),
+            Convolved(cast(nn.Conv2d, last), in_float32),
+            Local(lambda rgb: rgb / 255.0 + self.mean),
+        )
 
     def _features(self, centred: Tensor) -> Tensor:
         head = self.head(centred)

@@ -20,6 +20,10 @@ def network(scale: int = 2) -> nn.Module:
     return randomised(build_upsampler(UPSAMPLER | {"scale": scale}), 0.1)
 
 
+def espcn() -> nn.Module:
+    return build_upsampler({"kind": "espcn"})
+
+
 def triple(rgb: Tensor, on_step: OnStep | None) -> Tensor:
     return resample(rgb, (3 * rgb.shape[2], 3 * rgb.shape[3]), "nearest")
 
@@ -128,7 +132,8 @@ def test_progress_reaches_the_total_for_every_kind_of_method() -> None:
             done = [work for work, _ in calls]
             assert done == sorted(done)
             assert calls[-1][0] == calls[-1][1] > 0
-    assert listened(image, (140, 180), network(), 64) == [(i / 4, 1) for i in (1, 2, 3, 4)]
+    assert listened(image, (140, 180), espcn(), 64) == [(i / 4, 1) for i in (1, 2, 3, 4)]
+    assert listened(image, (140, 180), network(), 45) == [(i / 70, 1) for i in (22, 44, 66, 70)]  # 45² / 90 rows
     assert listened(image, (280, 360), twice) == [(0.5, 2), (1, 2), (1.5, 2), (2, 2)]
 
 

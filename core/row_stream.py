@@ -1,0 +1,206 @@
+"""Convolutional networks over an image that comes row by row.
+
+A tile is computed with a margin that is then cut off, and a deep network's margin is wide. A stream keeps, for each
+convolution, the few rows that the next ones will be convolved with: nothing is computed twice, and of the feature
+maps only a strip is ever in memory. The values are those of the whole image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .rows import Rows, bands, resample_rows, rows_for
+
+
+class Stream(Protocol):
+    """What takes the rows of an image from the top down, and gives rows of its result as soon as they are known."""
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """Takes the next rows.
+
+        Args:
+            rows: [B, C, rows, W] in channels_last, at least one row.
+            last: whether they are the image's last.
+
+        Returns:
+            the next rows of the result, None where none is known yet; with the last ones, all that are left.
+        """
+        ...
+
+
+class Local:
+    """A function of each row by itself: an activation, a PixelShuffle, another number format."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self._function = function
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        return self._function(rows)
+
+
+class Convolved:
+    """A convolution of stride 1 and odd size that pads with zeros, so that an image keeps its size.
+
+    Args:
+        layer: the layer.
+        call: calls a function of the rows; `in_float32` for pixels.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Conv2d,
+        call: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = lambda function, rows: function(rows),
+    ) -> None:
+        self._layer, self._call = layer, call
+        self._reach, self._across = (side // 2 for side in layer.kernel_size)
+        self._kept: Tensor | None = None
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        reach = self._reach
+        border = rows.new_zeros(*rows.shape[:2], reach, rows.shape[3]).contiguous(memory_format=torch.channels_last)
+        above = border if self._kept is None else self._kept
+        known = torch.cat([above, rows, border] if last else [above, rows], 2)
+        self._kept = known[:, :, max(known.shape[2] - 2 * reach, 0) :].clone()  # a copy, which does not keep the rest
+        return self._call(self._convolve, known) if known.shape[2] > 2 * reach else None
+
+    def _convolve(self, rows: Tensor) -> Tensor:
+        return F.conv2d(rows, self._layer.weight, self._layer.bias, padding=(0, self._across))
+
+
+class Chained:
+    """Streams one after the other."""
+
+    def __init__(self, *streams: Stream) -> None:
+        self._streams = streams
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        found: Tensor | None = rows
+        for stream in self._streams:
+            if found is None:
+                return None
+            found = stream.push(found, last)
+        return found
+
+
+class Added:
+    """The sum of two streams of the same rows; the one that is ahead waits.
+
+    Args:
+        branch: does not change the rows that it is given.
+        other: None for the rows themselves.
+    """
+
+    def __init__(self, branch: Stream, other: Stream | None = None) -> None:
+        self._branch, self._other = _Waiting(branch), _Waiting(other or Local(lambda rows: rows))
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        count = min(self._branch.push(rows, last), self._other.push(rows, last))
+        return self._branch.take(count) + self._other.take(count) if count else None
+
+
+class Bicubic:
+    """Bicubic interpolation, as `resample` does it.
+
+    Args:
+        height: of the image.
+        scale: whole factor.
+    """
+
+    def __init__(self, height: int, scale: int) -> None:
+        self._height, self._scale = height, scale
+        self._kept = torch.empty(0)
+        self._start = self._done = 0  # number of the first row that is kept, and of the next one of the result
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        self._kept = torch.cat([self._kept, rows], 2) if self._kept.ndim == 4 else rows
+        known, target = self._start + self._kept.shape[2], self._height * self._scale
+        end = known * self._scale
+        while end > self._done and self._source(end).stop > known:
+            end -= 1
+        if end <= self._done:
+            return None
+        pixels = Rows(self._kept, self._start, self._height)
+        size = (target, rows.shape[3] * self._scale)
+        result = resample_rows(pixels, size, slice(self._done, end), "bicubic")
+        self._done = end
+        first = known if end == target else self._source(end + 1).start
+        self._kept, self._start = self._kept[:, :, first - self._start :].clone(), first
+        return result
+
+    def _source(self, end: int) -> slice:
+        """The rows that the one before `end` is made of."""
+        return rows_for(self._height, self._height * self._scale, slice(end - 1, end), "bicubic")
+
+
+class _Waiting:
+    """A stream whose rows are taken later."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._rows: Tensor | None = None
+
+    def push(self, rows: Tensor, last: bool) -> int:
+        """Takes rows, and tells how many of the result wait."""
+        found = self._stream.push(rows, last)
+        if found is not None:
+            self._rows = found if self._rows is None else torch.cat([self._rows, found], 2)
+        return 0 if self._rows is None else self._rows.shape[2]
+
+    def take(self, count: int) -> Tensor:
+        """The first so many of those that wait, at least one."""
+        waiting = self._rows
+        if waiting is None:
+            raise ValueError(f"count: expected 0, as no row waits, got {count}")
+        self._rows = waiting[:, :, count:].clone() if waiting.shape[2] > count else None
+        return waiting[:, :, :count]
+
+
+def layer_by_layer(layers: Iterable[nn.Module]) -> list[Stream]:
+    """Convolutions, and layers that see each row by itself, as streams."""
+    return [Convolved(layer) if isinstance(layer, nn.Conv2d) else Local(layer) for layer in layers]
+
+
+def run_in_rows(
+    stream: Callable[[], Stream],
+    image: Tensor,
+    *,
+    scale: int,
+    rows: int,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """Runs a stream over images, one after the other.
+
+    Args:
+        stream: makes one, for each image.
+        image: [B, C, H, W].
+        scale: how much larger the result is.
+        rows: of the image at a time.
+        on_rows: called with (rows done, rows in all) after each strip; may raise to cancel.
+
+    Returns:
+        [B, C', H · scale, W · scale].
+    """
+    B, _, H, W = image.shape
+    result = torch.empty(0)
+    for number in range(B):
+        running, done = stream(), 0
+        for part in bands(H, rows):
+            strip = image[number : number + 1, :, part].contiguous(memory_format=torch.channels_last)
+            found = running.push(strip, part.stop == H)
+            if found is not None:
+                if result.ndim == 1:
+                    result = found.new_empty(B, found.shape[1], H * scale, W * scale)
+                result[number : number + 1, :, done : done + found.shape[2]] = found
+                done += found.shape[2]
+            on_rows(number * H + part.stop, B * H)
+    return result

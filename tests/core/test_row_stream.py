@@ -1,0 +1,132 @@
+"""Streams of rows give what the whole image would, compute nothing twice, and stay in channels_last."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from progressive_upsampling.core import resample, upsample
+from progressive_upsampling.core import row_stream as streams
+from progressive_upsampling.core.upsamplers import EDSR, EDSRConfig
+
+SIZES = [(1, 9), (2, 5), (7, 30), (33, 8), (64, 17)]
+
+
+def image(height: int, width: int, batch: int = 1, channels: int = 3) -> Tensor:
+    return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(height * 100 + width))
+
+
+def edsr(**settings: object) -> EDSR:
+    torch.manual_seed(0)
+    network = EDSR(EDSRConfig(width=8, blocks=3, **settings)).eval()  # type: ignore[arg-type]
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)  # the direct tail is born as zeros
+    return network
+
+
+@torch.no_grad()
+def in_rows(stream: streams.Stream, picture: Tensor, rows: int) -> Tensor:
+    """The whole result of a stream that is given so many rows at a time."""
+    found = []
+    for start in range(0, picture.shape[2], rows):
+        strip = picture[:, :, start : start + rows].contiguous(memory_format=torch.channels_last)
+        found.append(stream.push(strip, start + rows >= picture.shape[2]))
+    return torch.cat([part for part in found if part is not None], 2)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16, 100])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("tail", ["direct", "classic"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_an_edsr_gives_the_same_row_by_row(scale: int, tail: str, size: tuple[int, int], rows: int) -> None:
+    network, picture = edsr(scale=scale, tail=tail, res_scale=0.5), image(*size)
+    with torch.no_grad():
+        whole = network(picture)
+    torch.testing.assert_close(in_rows(network.stream(size[0]), picture, rows), whole, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kernel", [1, 3, 5, (5, 3), (1, 7)])
+def test_a_convolution_is_that_of_the_whole(kernel: int | tuple[int, int], size: tuple[int, int], rows: int) -> None:
+    torch.manual_seed(1)
+    down, across = (kernel, kernel) if isinstance(kernel, int) else kernel
+    layer, picture = nn.Conv2d(3, 4, (down, across), padding=(down // 2, across // 2)), image(*size, batch=2)
+    with torch.no_grad():
+        whole = layer(picture)
+    torch.testing.assert_close(in_rows(streams.Convolved(layer), picture, rows), whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 64])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_is_that_of_the_whole(scale: int, size: tuple[int, int], rows: int) -> None:
+    picture = image(*size)
+    whole = resample(picture, (size[0] * scale, size[1] * scale), "bicubic")
+    found = in_rows(streams.Bicubic(size[0], scale), picture, rows)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+
+
+def test_no_row_is_convolved_twice_and_all_stay_in_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, picture = edsr(tail="direct"), image(50, 12)
+    rows, formats = [0], []
+    real = F.conv2d
+
+    def counted(x: Tensor, weight: Tensor, *args: object, **kwargs: object) -> Tensor:
+        formats.append(x.is_contiguous(memory_format=torch.channels_last))
+        result = real(x, weight, *args, **kwargs)  # type: ignore[arg-type]
+        rows[0] += result.shape[2]
+        return result
+
+    monkeypatch.setattr(streams.F, "conv2d", counted)
+    in_rows(network.stream(50), picture, 8)
+    convolutions = 1 + 2 * 3 + 1 + 1  # head, blocks, their end, tail
+    assert rows[0] == convolutions * 50
+    assert all(formats)
+
+
+def test_the_sum_of_branches_of_any_delay_is_aligned() -> None:
+    torch.manual_seed(2)
+    slow, fast = nn.Conv2d(3, 3, 7, padding=3), nn.Conv2d(3, 3, 3, padding=1)
+    picture = image(20, 6)
+    with torch.no_grad():
+        whole = slow(picture) + fast(picture)
+    for first, second in ((slow, fast), (fast, slow)):
+        stream = streams.Added(streams.Convolved(first), streams.Convolved(second))
+        torch.testing.assert_close(in_rows(stream, picture, 2), whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_upsampling_in_strips_is_that_of_the_whole(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, picture = edsr(tail="direct"), image(40, 33, batch=2)
+    whole = upsample(picture, (80, 66), network, dtype=dtype)
+    steps: list[tuple[float, float]] = []
+    strips = upsample(
+        picture, (80, 66), network, tile=18, dtype=dtype, on_step=lambda *step: steps.append((step[0], step[1]))
+    )
+    torch.testing.assert_close(strips, whole, rtol=0, atol=1e-5 if dtype == "fp32" else 4e-3)
+    done = [part / total for part, total in steps]
+    assert done == sorted(done) and done[-1] == 1 and len(done) >= 2 * (40 // 9)
+
+
+def test_a_cancel_is_noticed_after_a_strip() -> None:
+    class Stop(Exception):
+        pass
+
+    calls = []
+
+    def on_step(done: float, total: float, preview: Tensor | None) -> None:
+        calls.append(done / total)
+        raise Stop
+
+    with pytest.raises(Stop):
+        upsample(image(64, 64), (128, 128), edsr(), tile=24, on_step=on_step)
+    assert len(calls) == 1 and calls[0] < 0.2
+
+
+@pytest.mark.parametrize("tile", [0, -3, 1.5])
+def test_a_tile_that_is_none_is_refused(tile: float) -> None:
+    with pytest.raises((TypeError, ValueError), match="tile"):
+        upsample(image(64, 64), (128, 128), edsr(), tile=tile)  # type: ignore[arg-type]
