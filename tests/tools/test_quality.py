@@ -44,7 +44,8 @@ def run(
 
     def call(*words: object) -> tuple[int, str]:
         where = ["--data", data] if words[0] == "measure" else []
-        status = tool.main([str(word) for word in (*words, *where, "--json", tmp_path / "quality.json")])
+        where += [] if words[0] == "bundle" else ["--json", tmp_path / "quality.json"]
+        status = tool.main([str(word) for word in (*words, *where)])
         out, err = capsys.readouterr()
         return status, out + err
 
@@ -203,6 +204,22 @@ def test_a_card_changes_what_is_told_and_no_tensor(run: Run, weights: Path) -> N
     for wrong in (["--set", "limits"], ["--set", "=x"]):
         assert run("card", "default", *wrong)[0] == 1
     assert run("card", "edsr_x3", "--metrics")[0] == 1
+
+
+def test_a_trained_model_is_bundled_in_half_precision(run: Run, weights: Path, tmp_path: Path) -> None:
+    folder, source = tmp_path / "core" / "weights", weights / "edsr_x3.safetensors"
+    assert run("bundle", source, "small_x3", "--set", "limits=none")[0] == 0
+    stored = read_stored(folder / "small_x3.safetensors")[0]
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert all(torch.equal(stored[name], tensor.half()) for name, tensor in read_stored(source)[0].items())
+    made = read_checkpoint(folder / "small_x3.safetensors")
+    assert made.kind == "upsampler" and made.config == read_checkpoint(source).config
+    assert (made.provenance["name"], made.provenance["limits"], made.provenance["seed"]) == ("small_x3", "none", 3)
+    assert run("bundle", source, "whole", "--whole")[0] == 0
+    assert tensor_digest(folder / "whole.safetensors") == tensor_digest(source)
+    assert run("bundle", weights / "default.safetensors", "clean", "--denoiser")[0] == 0
+    made = read_checkpoint(folder / "clean.safetensors")
+    assert made.kind == "denoiser" and made.provenance["description"] == "A small chain"
 
 
 def test_a_changed_weight_shows_in_the_stored_figures(run: Run, weights: Path) -> None:

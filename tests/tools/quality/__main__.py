@@ -1,9 +1,11 @@
 """Measures what is bundled, and writes the tables and model cards from the figures.
 
+    python -m tests.tools.quality bundle RUN/best.safetensors NAME [--set limits="..."] [--denoiser]
     python -m tests.tools.quality measure --data FOLDER [--squeezenet FILE] [--only NAME] [--again]
     python -m tests.tools.quality render [--check]
     python -m tests.tools.quality card NAME --set limits="..." --set data_licence="..." [--metrics]
 
+`bundle` writes a trained model to core/weights in half precision; --denoiser takes only that of a chain's first stage.
 `measure` fills docs/quality.json: every bundled model and bicubic on Set5, Set14 and B100 below the folder, at the
 factors that the model is for; denoisers on CBSD68 (a folder, or CBSD68.txt with names of pictures of B100); and the
 figures on scikit-image's photographs that a test measures again. What has been measured of the same weights is kept,
@@ -29,17 +31,24 @@ from .ledger import read_ledger, stale, write_ledger
 from .measure import Measurement
 from .models import bundled_models
 from .pages import JSON, PEERS, ROOT, pages
-from .provenance import changes_of, metrics_of, rewrite
+from .provenance import bundle, changes_of, metrics_of, rewrite
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; the exit status is 1 where something is not as it should be."""
     args = _parser().parse_args(argv)
     try:
-        return {"measure": _measure, "render": _render, "card": _card}[args.command](args)
+        return {"bundle": _bundle, "measure": _measure, "render": _render, "card": _card}[args.command](args)
     except (ValueError, OSError) as error:
         print(f"quality: error: {error}", file=sys.stderr)
         return 1
+
+
+def _bundle(args: argparse.Namespace) -> int:
+    target = ROOT / "core" / "weights" / f"{args.name}.safetensors"
+    bundle(Path(args.file), target, changes_of(args.set), half=not args.whole, denoiser=args.denoiser)
+    print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1e6:.2f} MB")
+    return 0
 
 
 def _measure(args: argparse.Namespace) -> int:
@@ -88,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    make = commands.add_parser("bundle", help="write a trained model to core/weights")
+    make.add_argument("file", metavar="FILE", help="a checkpoint, as best.safetensors of a run")
+    make.add_argument("name", metavar="NAME", help="what it is to be called")
+    make.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for card")
+    make.add_argument("--whole", action="store_true", help="store it as it is, not in half precision")
+    make.add_argument("--denoiser", action="store_true", help="the denoiser of a chain's first stage alone")
     command = commands.add_parser("measure", help="fill in what has not been measured")
     command.add_argument("--data", required=True, metavar="FOLDER", help="with the folders Set5, Set14, B100")
     command.add_argument("--squeezenet", metavar="FILE", help="SqueezeNet's weights, to measure PD-squeeze too")
