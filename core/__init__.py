@@ -16,6 +16,7 @@ from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .evaluate import Evaluation, evaluate_folder
 from .evaluate_denoising import DenoisingEvaluation, evaluate_denoising
 from .fusion import FusionResult, fuse
+from .interrupt import interruptible
 from .layout import from_bhwc, map_to_mask, mask_to_map, rgb_to_y, rgb_to_ycbcr, to_bhwc, ycbcr_to_rgb
 from .metrics import psnr, radial_spectrum_error, ssim
 from .noise import LearnableStrength, inject_noise
@@ -85,6 +86,7 @@ __all__ = [
     "fuse",
     "gradient_map",
     "inject_noise",
+    "interruptible",
     "laplace_nll",
     "load_denoiser",
     "load_squeezenet",

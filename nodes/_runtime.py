@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..core import checkpoint
 from ..core.chain import DEFAULT, Chain, preview_of
+from ..core.interrupt import interruptible
 from ..core.layout import to_bhwc
 from ..core.progress import OnStep, Progress
 from ..core.tiling import DEFAULT_BUDGET
@@ -74,7 +75,8 @@ def run(
 ) -> T:
     """Run a node's work on ComfyUI's device, with its networks loaded there.
 
-    When the device runs out of memory the work is repeated with smaller tiles, down to SMALLEST_TILE.
+    When the device runs out of memory the work is repeated with smaller tiles, down to SMALLEST_TILE. A user who
+    cancels need not wait for a tile: the networks stop before their next layer.
 
     Args:
         work: does the work; may be called more than once.
@@ -91,7 +93,7 @@ def run(
     while True:
         on_step = Reporter()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), interruptible(networks, check_cancelled):
                 result = work(Job(device, side, on_step))
         except management.OOM_EXCEPTION:
             side = _smaller(side)

@@ -83,6 +83,39 @@ def test_cancel_stops_a_node_in_its_middle(picture: Picture, chain: Any, node: A
     assert steps <= 3
 
 
+@pytest.mark.parametrize("part", ["upsampler", "denoiser", "weights"])
+def test_cancel_stops_a_network_in_the_middle_of_its_only_tile(picture: Picture, chain: Any, part: str) -> None:
+    first, *_, last = (m for m in getattr(chain.stages[0], part).modules() if not list(m.children()))
+    ran: list[nn.Module] = []
+    handles = [first.register_forward_hook(lambda *_: management.interrupt_current_processing())]
+    handles.append(last.register_forward_hook(lambda *_: ran.append(last)))
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            call(ProgressiveUpscale, image=picture(), model=chain, scale=2.0)
+    finally:
+        management.interrupt_current_processing(False)
+        for handle in handles:
+            handle.remove()
+    assert not ran
+    assert not any(layer._forward_pre_hooks for layer in chain.modules())
+    call(ProgressiveUpscale, image=picture(), model=chain, scale=2.0)  # usable at once
+
+
+def test_cancel_stops_a_community_model_in_its_middle(picture: Picture) -> None:
+    model, ran = Community(2), []
+    first, last = model.model, nn.Identity()
+    model.model = nn.Sequential(first, last)
+    first.register_forward_hook(lambda *_: management.interrupt_current_processing())
+    last.register_forward_hook(lambda *_: ran.append(last))
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            call(Upsample, image=picture(), scale=2.0, upscale_model=model)
+    finally:
+        management.interrupt_current_processing(False)
+    assert len(model.seen) == 1
+    assert not ran
+
+
 def test_out_of_memory_is_tried_again_in_smaller_tiles(caplog: pytest.LogCaptureFixture) -> None:
     tiles: list[int | None] = []
 
