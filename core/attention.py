@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .checks import check_choice, check_integer
+from .row_stream import Chained, Convolved, Grouped, Interpolated, Joined, Local, Stream
 
 POSITIONS = ("relative", "rotary")
 
@@ -106,6 +107,10 @@ class WindowAttention(nn.Module):
         out = rearrange(out, "(b h w) heads (i j) d -> b (h i) (w j) (heads d)", **grid)
         return x + self.proj(out.permute(0, 3, 1, 2))
 
+    def stream(self) -> Stream:
+        """The same over the rows of an image, see `core.row_stream`."""
+        return Grouped(self.window, self)
+
     def context(self, tokens: int) -> int:
         """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
         return math.ceil(tokens / self.window) * self.window
@@ -177,9 +182,16 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_grid(x, self.window)
-        gate = self.excite(F.relu(self.squeeze(F.avg_pool2d(x, self.window))))
-        gate = F.interpolate(2 * torch.sigmoid(gate), scale_factor=self.window, mode="bilinear")
-        return x * gate
+        return x * F.interpolate(self._gates(x), scale_factor=self.window, mode="bilinear")
+
+    def stream(self) -> Stream:
+        """The same over the rows of an image, see `core.row_stream`."""
+        gates = Chained(Grouped(self.window, self._gates), Interpolated(self.window))
+        return Joined(lambda gate, x: x * gate, gates)
+
+    def _gates(self, x: Tensor) -> Tensor:
+        """One gate a window and channel."""
+        return 2 * torch.sigmoid(self.excite(F.relu(self.squeeze(F.avg_pool2d(x, self.window)))))
 
     def context(self, tokens: int) -> int:
         """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
@@ -200,9 +212,20 @@ class SpatialAttention(nn.Module):
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
-        return x * (2 * torch.sigmoid(self.conv(summary)))
+        return _gated(self.conv(_summary(x)), x)
+
+    def stream(self) -> Stream:
+        """The same over the rows of an image, see `core.row_stream`."""
+        return Joined(_gated, Chained(Local(_summary), Convolved(self.conv)))
 
     def context(self, tokens: int) -> int:
         """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
         return tokens + 3
+
+
+def _summary(x: Tensor) -> Tensor:
+    return torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+
+
+def _gated(logits: Tensor, x: Tensor) -> Tensor:
+    return x * (2 * torch.sigmoid(logits))

@@ -15,19 +15,22 @@ At eta = 1 this is y + sigma_r F, a regression; for eta -> 0 it is the identity 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .checks import check_choice, check_image, check_map, check_number
+from .checks import check_choice, check_image, check_integer, check_map, check_number
 from .precision import autocast, autocast_dtype, resolve_dtype
 from .progress import OnStep, Progress
+from .row_stream import Chained, Joined, Local, Stream, rows_at_a_time, run_in_rows
 from .tiling import auto_tile, run_tiled
 from .unet import AttnUNet, UNetConfig
 
 STEPS = (1, 2, 4, 8)
+CPU_SIDE = 362  # pixels: of so large a square a map of the finest level has 4 MB in bfloat16, which caches hold
 SIGMA_FLOOR = 1 / 255  # one grey level: keeps ln b finite, and below it noise is not worth refining
 
 
@@ -80,8 +83,7 @@ class Denoiser(nn.Module):
             sigma: s(p), [B or 1, 1, H, W].
             eta: time in (0, 1], [B or 1, 1, 1, 1].
         """
-        c_skip, c_out, c_in, b = self.coefficients(sigma, eta)
-        return y + c_skip * z + c_out * self._network(c_in * z, y, b, eta)
+        return self.whole(Refined(self, eta), z, y, sigma)
 
     def regression(self, y: Tensor) -> Tensor:
         """The estimate of the true image from y alone, not clamped: that of eta = 1 without noise, y + sigma_r F.
@@ -89,8 +91,7 @@ class Denoiser(nn.Module):
         Args:
             y: [B, 3, H, W] in 0..1.
         """
-        level, eta = y.new_full((1, 1, 1, 1), SIGMA_FLOOR), y.new_ones(1, 1, 1, 1)
-        return y + self.config.sigma_r * self._network(y.new_zeros(1, 1, 1, 1).expand_as(y), y, level, eta)
+        return self.whole(Regressed(self), y)
 
     def blind(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """The estimate from a noisy image alone, not clamped: x_hat = noisy + tau F, tau = sqrt(sigma_r² + s²).
@@ -98,8 +99,7 @@ class Denoiser(nn.Module):
         What is wrong with such an image is both the upsampler's error and the noise, hence tau; the network is
         told the noise level as a map (FFDNet, arXiv 1710.04026) and the time eta = 0, which no state has.
         """
-        tau = (self.config.sigma_r**2 + sigma**2).sqrt()
-        return noisy + tau * self._network(torch.zeros_like(noisy), noisy, tau, noisy.new_zeros(1, 1, 1, 1))
+        return self.whole(Blind(self), noisy, sigma)
 
     def coefficients(self, sigma: Tensor, eta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in, b) as maps [B, 1, H, W]; b is held above one grey level."""
@@ -108,13 +108,109 @@ class Denoiser(nn.Module):
         variance = (a * sigma_r) ** 2 + b**2
         return a * sigma_r**2 / variance, sigma_r * b * variance.rsqrt(), variance.rsqrt(), b
 
-    def _network(self, state: Tensor, image: Tensor, level: Tensor, eta: Tensor) -> Tensor:
+    def whole(self, estimate: Estimate, *images: Tensor) -> Tensor:
+        """An estimate made of whole images."""
+        return estimate.result(self.unet(self._joined(*estimate.planes(*images))).float(), *images)
+
+    def stream(self, estimate: Estimate, channels: Sequence[int], height: int, width: int) -> Stream:
+        """An estimate made of the rows of images, see `core.row_stream`.
+
+        Args:
+            estimate: which one.
+            channels: of each image.
+            height, width: of the images.
+        """
+
+        def planes(rows: Tensor) -> Tensor:
+            return self._joined(*estimate.planes(*rows.split(list(channels), 1)))
+
+        def result(found: Tensor, rows: Tensor) -> Tensor:
+            return estimate.result(found.float(), *rows.split(list(channels), 1))
+
+        return Joined(result, Chained(Local(planes), self.unet.stream(height, width)))
+
+    def _joined(self, state: Tensor, image: Tensor, level: Tensor, eta: Tensor) -> Tensor:
+        """What the network sees: the state, the image, the logarithm of the noise level, the time."""
         B, _, H, W = image.shape
         log_level = (level / self.config.sigma_r).log().expand(B, 1, H, W)
-        planes = (state, image - 0.5, log_level, eta.expand(B, 1, H, W))
+        planes = (state.expand_as(image), image - 0.5, log_level, eta.expand(B, 1, H, W))
         # in the format of the first convolution already: half the memory to join and to sort into cells
         dtype = autocast_dtype(image.device) or image.dtype
-        return self.unet(torch.cat([plane.to(dtype) for plane in planes], 1)).float()
+        return torch.cat([plane.to(dtype) for plane in planes], 1)
+
+
+Planes = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Estimate(Protocol):
+    """A way to ask the network for the true image, pixel by pixel but for the network itself."""
+
+    def planes(self, *images: Tensor) -> Planes:
+        """State, image, noise level and time that the network is shown."""
+        ...
+
+    def result(self, found: Tensor, *images: Tensor) -> Tensor:
+        """The estimate, from what the network says."""
+        ...
+
+
+@dataclass(frozen=True)
+class Refined:
+    """See `Denoiser.forward`; the images are z, y and sigma."""
+
+    model: Denoiser
+    eta: Tensor
+
+    def planes(self, *images: Tensor) -> Planes:
+        """See `Estimate`."""
+        z, y, sigma = images
+        _, _, c_in, b = self.model.coefficients(sigma, self.eta)
+        return c_in * z, y, b, self.eta
+
+    def result(self, found: Tensor, *images: Tensor) -> Tensor:
+        """See `Estimate`."""
+        z, y, sigma = images
+        c_skip, c_out, _, _ = self.model.coefficients(sigma, self.eta)
+        return y + c_skip * z + c_out * found
+
+
+@dataclass(frozen=True)
+class Regressed:
+    """See `Denoiser.regression`; the image is y."""
+
+    model: Denoiser
+
+    def planes(self, *images: Tensor) -> Planes:
+        """See `Estimate`."""
+        (y,) = images
+        one = y.new_ones(1, 1, 1, 1)
+        return 0 * one, y, SIGMA_FLOOR * one, one
+
+    def result(self, found: Tensor, *images: Tensor) -> Tensor:
+        """See `Estimate`."""
+        (y,) = images
+        return y + self.model.config.sigma_r * found
+
+
+@dataclass(frozen=True)
+class Blind:
+    """See `Denoiser.blind`; the images are the noisy one and sigma."""
+
+    model: Denoiser
+
+    def planes(self, *images: Tensor) -> Planes:
+        """See `Estimate`."""
+        noisy, sigma = images
+        zero = noisy.new_zeros(1, 1, 1, 1)
+        return zero, noisy, self._tau(sigma), zero
+
+    def result(self, found: Tensor, *images: Tensor) -> Tensor:
+        """See `Estimate`."""
+        noisy, sigma = images
+        return noisy + self._tau(sigma) * found
+
+    def _tau(self, sigma: Tensor) -> Tensor:
+        return (self.model.config.sigma_r**2 + sigma**2).sqrt()
 
 
 def denoise(
@@ -142,9 +238,10 @@ def denoise(
         conditioning: y, [B, 3, H, W] in 0..1. Without it the model works blind: it estimates y first.
         steps: K, evaluations of the refined estimate: 1, 2, 4 or 8.
         detail: 0..1; at 0 only the regression is evaluated.
-        tile: side of a tile in pixels, None to choose one from a memory budget; the result does not depend on it.
+        tile: side of the square whose area is run at a time, as a strip of rows; None to choose one from a memory
+            budget. The result does not depend on it.
         dtype: format the network computes in, see `precision.resolve_dtype`.
-        on_step: progress, called after every tile; may raise to cancel.
+        on_step: progress, called after every strip; may raise to cancel.
 
     Returns:
         [B, 3, H, W] float32 in 0..1.
@@ -241,38 +338,46 @@ def sample(estimate: Callable[[Tensor, Tensor, float], Tensor], z: Tensor, y: Te
 
 
 class _Evaluator:
-    """The denoiser on whole images: tiled, in the chosen format, with progress."""
+    """The denoiser on whole images: in strips of rows, in the chosen format, with progress."""
 
     def __init__(self, model: Denoiser, image: Tensor, tile: int | None, dtype: str, progress: Progress) -> None:
         self.model, self.device, self.progress = model, image.device, progress
         self.dtype = resolve_dtype(dtype, image.device)
-        self.tile = automatic_tile(model, self.dtype, (image.shape[2], image.shape[3])) if tile is None else tile
+        side = automatic_tile(model, self.dtype, (image.shape[2], image.shape[3])) if tile is None else tile
+        check_integer(side, "tile", minimum=1)
+        self.side = min(side, CPU_SIDE) if self.device.type == "cpu" else side
 
     def estimate(self, z: Tensor, y: Tensor, sigma: Tensor, eta: float) -> Tensor:
         """x_hat of a state; sigma is [B, 1, H, W]."""
         time = torch.tensor(eta, device=self.device).reshape(1, 1, 1, 1)
-        return self._run(lambda z, y, sigma: self.model(z, y, sigma, time), z, y, sigma)
+        return self._run(Refined(self.model, time), z, y, sigma)
 
     def regression(self, y: Tensor, out: Tensor | None = None) -> Tensor:
         """x_hat of y alone."""
-        return self._run(self.model.regression, y, out=out)
+        return self._run(Regressed(self.model), y, out=out)
 
     def blind(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """x_hat of a noisy image alone; sigma is [B, 1, H, W]."""
-        return self._run(self.model.blind, noisy, sigma)
+        return self._run(Blind(self.model), noisy, sigma)
 
-    def _run(self, function: Callable[..., Tensor], *images: Tensor, out: Tensor | None = None) -> Tensor:
-        report = self.progress.part(1.0)
+    def _run(self, estimate: Estimate, *images: Tensor, out: Tensor | None = None) -> Tensor:
+        part = self.progress.part(1.0)
+        H, W = images[0].shape[2:]
+        rows = rows_at_a_time(H, W, self.side)
+
+        def report(done: int, total: int) -> None:
+            part(done, total, None)
+
+        def whole(*crops: Tensor) -> Tensor:
+            return self.model.whole(estimate, *crops)
+
+        def stream() -> Stream:
+            return self.model.stream(estimate, [image.shape[1] for image in images], H, W)
+
         with torch.no_grad(), autocast(self.device, self.dtype):
-            return run_tiled(
-                function,
-                images,
-                halo=self.model.halo,
-                align=self.model.align,
-                tile=self.tile,
-                on_tile=lambda done, total: report(done, total, None),
-                out=out,
-            )
+            if rows is not None:
+                return run_in_rows(stream, images, rows=rows, on_rows=report, out=out)
+            return run_tiled(whole, images, halo=0, tile=max(self.side, H, W), on_tile=report, out=out)
 
 
 def automatic_tile(model: Denoiser, dtype: torch.dtype, size: tuple[int, int]) -> int:

@@ -7,7 +7,7 @@ maps only a strip is ever in memory. The values are those of the whole image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .rows import Rows, bands, resample_rows, rows_for
+
+MINIMUM_ROWS = 8  # below this a strip is more kept rows than new ones
 
 
 class Stream(Protocol):
@@ -24,7 +26,7 @@ class Stream(Protocol):
         """Takes the next rows.
 
         Args:
-            rows: [B, C, rows, W] in channels_last, at least one row.
+            rows: [B, C, rows, W], at least one row; to a convolution in channels_last.
             last: whether they are the image's last.
 
         Returns:
@@ -90,21 +92,77 @@ class Chained:
         return found
 
 
-class Added:
-    """The sum of two streams of the same rows; the one that is ahead waits.
+class Joined:
+    """Two streams of the same rows brought together; the one that is ahead waits.
 
     Args:
+        combine: makes rows of the result of as many rows of both.
         branch: does not change the rows that it is given.
         other: None for the rows themselves.
     """
 
-    def __init__(self, branch: Stream, other: Stream | None = None) -> None:
+    def __init__(
+        self, combine: Callable[[Tensor, Tensor], Tensor], branch: Stream, other: Stream | None = None
+    ) -> None:
+        self._combine = combine
         self._branch, self._other = _Waiting(branch), _Waiting(other or Local(lambda rows: rows))
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
         count = min(self._branch.push(rows, last), self._other.push(rows, last))
-        return self._branch.take(count) + self._other.take(count) if count else None
+        return self._combine(self._branch.take(count), self._other.take(count)) if count else None
+
+
+def added(branch: Stream, other: Stream | None = None) -> Joined:
+    """The sum of two streams, or of a stream and its own rows; see `Joined`."""
+    return Joined(torch.add, branch, other)
+
+
+class Grouped:
+    """A function of a whole number of rows at a time: of the windows of a grid, say.
+
+    Args:
+        size: rows that belong together; the image's are a multiple.
+        function: [B, C, n · size, W] -> rows.
+    """
+
+    def __init__(self, size: int, function: Callable[[Tensor], Tensor]) -> None:
+        self._size, self._function = size, function
+        self._kept: Tensor | None = None
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        known = rows if self._kept is None else torch.cat([self._kept, rows], 2)
+        whole = known.shape[2] // self._size * self._size
+        self._kept = known[:, :, whole:].clone() if known.shape[2] > whole else None
+        return self._function(known[:, :, :whole]) if whole else None
+
+
+class Interpolated:
+    """Bilinear interpolation to a whole multiple of the size, as `torch.nn.functional.interpolate` does it.
+
+    Args:
+        scale: the multiple.
+    """
+
+    def __init__(self, scale: int) -> None:
+        self._scale = scale
+        self._kept: Tensor | None = None
+        self._start = self._done = 0  # number of the first row that is kept, and of the next one of the result
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        known = rows if self._kept is None else torch.cat([self._kept, rows], 2)
+        end = self._start + known.shape[2]
+        # the last row of the result that lies at or above the centre of the last one known
+        ready = end * self._scale if last else (self._scale * (2 * end - 1) + 1) // 2
+        first, done = max((2 * ready + 1 - self._scale) // (2 * self._scale), 0), self._done
+        self._kept, start = known[:, :, first - self._start :].clone(), self._start
+        self._start, self._done = first, ready
+        if ready == done:
+            return None
+        large = F.interpolate(known, scale_factor=self._scale, mode="bilinear")
+        return large[:, :, done - start * self._scale : ready - start * self._scale]
 
 
 class Bicubic:
@@ -142,6 +200,39 @@ class Bicubic:
         return rows_for(self._height, self._height * self._scale, slice(end - 1, end), "bicubic")
 
 
+class Framed:
+    """Rows and columns added below and to the right that repeat the edge.
+
+    Args:
+        below, right: how many.
+    """
+
+    def __init__(self, below: int, right: int) -> None:
+        self._below, self._right = below, right
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        below = self._below if last else 0
+        return F.pad(rows, (0, self._right, 0, below), mode="replicate") if below or self._right else rows
+
+
+class Cut:
+    """The first rows and columns.
+
+    Args:
+        height, width: how many.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._left, self._width = height, width
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        kept = rows[:, :, : self._left, : self._width]
+        self._left -= kept.shape[2]
+        return kept if kept.shape[2] else None
+
+
 class _Waiting:
     """A stream whose rows are taken later."""
 
@@ -170,32 +261,44 @@ def layer_by_layer(layers: Iterable[nn.Module]) -> list[Stream]:
     return [Convolved(layer) if isinstance(layer, nn.Conv2d) else Local(layer) for layer in layers]
 
 
-def run_in_rows(
-    stream: Callable[[], Stream],
-    image: Tensor,
-    *,
-    scale: int,
-    rows: int,
-    on_rows: Callable[[int, int], None] = lambda done, total: None,
-) -> Tensor:
-    """Runs a stream over images, one after the other.
+def rows_at_a_time(height: int, width: int, side: int) -> int | None:
+    """How many rows of an image should be run at a time, None for all of them, which need no stream.
 
     Args:
-        stream: makes one, for each image.
-        image: [B, C, H, W].
+        height, width: of the image.
+        side: of the square whose area may be run at a time.
+    """
+    return None if height * width <= side**2 else max(side**2 // width, MINIMUM_ROWS)
+
+
+def run_in_rows(
+    stream: Callable[[], Stream],
+    images: Sequence[Tensor],
+    *,
+    scale: int = 1,
+    rows: int,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Runs a stream over the images of a batch, one after the other.
+
+    Args:
+        stream: makes one, for each image; it takes the channels of all of `images`, in their order.
+        images: [B, C_i, H, W], all of the same B, H and W.
         scale: how much larger the result is.
-        rows: of the image at a time.
+        rows: of the images at a time.
         on_rows: called with (rows done, rows in all) after each strip; may raise to cancel.
+        out: takes the result; may be one of the images, where scale is 1.
 
     Returns:
-        [B, C', H · scale, W · scale].
+        [B, C, H · scale, W · scale]; `out`, if it is given.
     """
-    B, _, H, W = image.shape
-    result = torch.empty(0)
+    B, _, H, W = images[0].shape
+    result = torch.empty(0) if out is None else out  # its channels and format are known after the first rows
     for number in range(B):
         running, done = stream(), 0
         for part in bands(H, rows):
-            strip = image[number : number + 1, :, part].contiguous(memory_format=torch.channels_last)
+            strip = torch.cat([image[number : number + 1, :, part] for image in images], 1)  # a copy: see `out`
             found = running.push(strip, part.stop == H)
             if found is not None:
                 if result.ndim == 1:

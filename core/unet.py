@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .attention import POSITIONS, ChannelAttention, SpatialAttention, WindowAttention, check_heads
 from .checks import check_choice, check_integer
+from .row_stream import Chained, Convolved, Cut, Framed, Grouped, Local, Stream, added
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ class ResidualBlock(nn.Module):
         # in place: a fresh feature map costs as much as the arithmetic on it
         return self.gates(self.conv2(F.relu(self.conv1(x), inplace=True))).add_(x)
 
+    def stream(self) -> Stream:
+        """The block over the rows of an image, see `core.row_stream`."""
+        activation = Local(lambda rows: F.relu(rows, inplace=True))
+        return added(Chained(Convolved(self.conv1), activation, Convolved(self.conv2), *_streams(self.gates)))
+
     def context(self, tokens: int) -> int:
         """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
         return 2 + _context(self.gates, tokens)
@@ -125,9 +131,17 @@ class Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
+    def stream(self) -> Stream:
+        """The level over the rows of an image, see `core.row_stream`."""
+        return Chained(*_streams(self.layers))
+
     def context(self, tokens: int) -> int:
         """How many tokens beyond a border of the grid are looked at by the first `tokens` beyond it."""
         return _context(self.layers, tokens)
+
+
+def _streams(layers: nn.Sequential) -> list[Stream]:
+    return [layer.stream() for layer in layers]  # type: ignore[operator]
 
 
 def _context(layers: nn.Sequential, tokens: int) -> int:
@@ -191,6 +205,33 @@ class AttnUNet(nn.Module):
         for level, up in zip(reversed(self.up_levels), reversed(self.ups), strict=True):
             x = level(F.pixel_shuffle(up(x), 2) + skips.pop())
         return F.pixel_shuffle(self.tail(x), self.config.unshuffle)[..., :H, :W]
+
+    def stream(self, height: int, width: int) -> Stream:
+        """The network over the rows of an image, see `core.row_stream`.
+
+        Args:
+            height, width: of the image.
+        """
+        r = self.config.unshuffle
+        return Chained(
+            Framed(-height % self.align, -width % self.align),
+            Grouped(r, lambda rows: F.pixel_unshuffle(rows, r).contiguous(memory_format=torch.channels_last)),
+            Convolved(self.head),
+            self._stream_from(0),
+            Convolved(self.tail),
+            Local(lambda rows: F.pixel_shuffle(rows, r)),
+            Cut(height, width),
+        )
+
+    def _stream_from(self, level: int) -> Stream:
+        if level == len(self.downs):
+            return self.middle.stream()
+
+        def up(rows: Tensor) -> Tensor:
+            return F.pixel_shuffle(self.ups[level](rows), 2)
+
+        below = Chained(Grouped(2, self.downs[level]), self._stream_from(level + 1), Local(up))
+        return Chained(self.down_levels[level].stream(), added(below), self.up_levels[level].stream())  # type: ignore[operator]
 
 
 def parameter_count(module: nn.Module) -> int:

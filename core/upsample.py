@@ -12,12 +12,11 @@ from .layout import through_rgb
 from .precision import autocast, resolve_dtype
 from .progress import OnStep, Progress
 from .resample import resample
-from .row_stream import Chained, Local, Stream, run_in_rows
+from .row_stream import Chained, Local, Stream, rows_at_a_time, run_in_rows
 from .tiling import auto_tile, run_tiled
 from .upsamplers import EDSR
 
-CPU_STRIP = 1 << 16  # input pixels: a map of 64 channels has 8 MB in bfloat16, which stays in the cache
-MINIMUM_ROWS = 8  # below this a strip is more kept rows than new ones
+CPU_SIDE = 256  # input pixels: of so large a square a map of 64 channels has 8 MB in bfloat16, which caches hold
 
 # [B, 3, H, W] in 0..1 -> [B, 3, H * s, W * s]; `on_step` reports its progress. A network outside this pack, say.
 Enlarge = Callable[[Tensor, "OnStep | None"], Tensor]
@@ -92,31 +91,30 @@ def _passes(image: Tensor, size: tuple[int, int], method: nn.Module | Enlarge) -
 
 
 def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, on_step: OnStep) -> Tensor:
-    scale, halo = int(network.scale), int(network.halo)  # type: ignore[arg-type]
     compute = resolve_dtype(dtype, rgb.device)
     H, W = rgb.shape[2:]
     side = automatic_tile(network, compute, (H, W)) if tile is None else tile
     check_integer(side, "tile", minimum=1)
+    scale, halo = int(network.scale), int(network.halo)  # type: ignore[arg-type]
+
+    def run(crop: Tensor) -> Tensor:
+        return network(crop.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)
 
     def report(done: int, total: int) -> None:
         on_step(done, total, None)
 
     with torch.no_grad(), autocast(rgb.device, compute):
-        area = min(side**2, CPU_STRIP) if rgb.device.type == "cpu" else side**2
-        if isinstance(network, EDSR) and area < H * W:
+        if not isinstance(network, EDSR):
+            return run_tiled(run, [rgb], scale=scale, halo=halo, tile=side, on_tile=report)
+        side = min(side, CPU_SIDE) if rgb.device.type == "cpu" else side
+        rows = rows_at_a_time(H, W, side)
+        if rows is None:
+            return run_tiled(run, [rgb], scale=scale, halo=halo, tile=max(side, H, W), on_tile=report)
 
-            def stream() -> Stream:
-                return Chained(network.stream(H), Local(lambda rows: rows.float().clamp_(0, 1)))
+        def stream() -> Stream:
+            return Chained(network.stream(H), Local(lambda found: found.float().clamp_(0, 1)))
 
-            return run_in_rows(stream, rgb, scale=scale, rows=max(area // W, MINIMUM_ROWS), on_rows=report)
-        return run_tiled(
-            lambda crop: network(crop.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1),
-            [rgb],
-            scale=scale,
-            halo=halo,
-            tile=side,
-            on_tile=report,
-        )
+        return run_in_rows(stream, [rgb], scale=scale, rows=rows, on_rows=report)
 
 
 def automatic_tile(network: nn.Module, dtype: torch.dtype, size: tuple[int, int]) -> int:

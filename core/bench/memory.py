@@ -12,18 +12,12 @@ from pathlib import Path
 import torch
 
 from ..chain import Chain
-from ..cost import chain_cost
-from ..denoise import automatic_tile as denoiser_tile
-from ..precision import resolve_dtype
-from ..tiling import tiles
 from ..train.hardware import peak_memory
-from ..upsample import automatic_tile as upsampler_tile
-from ..upsamplers import EDSR
 from .pictures import sample
 from .report import Figure, Report
 
 SIDES = (1024, 2048, 4096, 8192)  # of the results: 1, 4, 16 and 64 megapixels
-SCALE, STAGES = 8, 3
+SCALE = 8
 FLOAT = 4  # bytes
 
 
@@ -77,22 +71,18 @@ def bench_memory(
             found.append(pool.apply(_run, (str(device), str(model), side, torch.get_num_threads())))
         on_round(number)
     first = found[0]
-    rows = [["result", "seconds", "s / megapixel", "peak, MB", "beyond input and result, MB", "recomputed"]]
+    rows = [["result", "seconds", "s / megapixel", "peak, MB", "beyond input and result, MB"]]
     figures: list[Figure] = []
     for size in found:
         each = size.seconds / (size.side**2 / 1e6)
-        halo = recomputed(Chain.from_pretrained(model), size.side, device)
         memory = [f"{size.peak / 1e6:.0f}", f"{size.beyond / 1e6:.0f}"]
-        rows.append([f"{size.side}²", f"{size.seconds:.1f}", f"{each:.2f}", *memory, f"{halo:.1%}"])
+        rows.append([f"{size.side}²", f"{size.seconds:.1f}", f"{each:.2f}", *memory])
         figures.append(Figure(f"{size.side}²", each, "s/MP", "lower"))
         figures.append(Figure(f"{size.side}², peak", size.peak / 1e6, "MB", "lower"))
         figures.append(Figure(f"{size.side}², beyond input and result", size.beyond / 1e6, "MB", "lower"))
     last = found[-1]
     growth = (last.seconds / last.side**2) / (first.seconds / first.side**2)
-    notes = [
-        f"time for each pixel from {first.side}² to {last.side}²: {growth:.2f}x; recomputed: by halos, of all "
-        "multiply-adds, at the automatic tiles",
-    ]
+    notes = [f"time for each pixel from {first.side}² to {last.side}²: {growth:.2f}x"]
     return [Report("the chain ×8 as pictures grow, each in a process of its own", rows, notes, figures)]
 
 
@@ -111,42 +101,3 @@ def _run(device_name: str, model: str, side: int, threads: int) -> Size:
         float(result[0, 0, 0, 0])  # a device that works ahead is waited for
         seconds = min(seconds, time.perf_counter() - started)
     return Size(side, seconds, peak_memory(device) or 0, before)
-
-
-def recomputed(chain: Chain, side: int, device: torch.device) -> float:
-    """What halos add to the multiply-adds of the networks, as a part of them, at the automatic tiles.
-
-    Args:
-        chain: the chain.
-        side: of the result of ×8, pixels.
-        device: whose number format decides the tiles.
-    """
-    dtype = resolve_dtype("auto", device)
-    parts = {part.name: part for part in chain_cost(chain, SCALE).parts}
-    lengths: dict[str, list[tuple[int, float]]] = {}
-    for number in range(1, STAGES + 1):
-        stage, out = chain.stage(number), side * 2**number // SCALE
-        known = min(number, len(chain.stages))
-        network, denoiser = stage.upsampler, stage.denoiser
-        before, after = (out // 2, out // 2), (out, out)
-        side = before[0] if isinstance(network, EDSR) else upsampler_tile(network, dtype, before)
-        up = _overhead(before[0], side, int(network.halo), 1)  # none of an EDSR, which runs row by row
-        clean = _overhead(out, denoiser_tile(denoiser, dtype, after), denoiser.halo, denoiser.align)
-        lengths.setdefault(f"stage {known} upsampler", []).append((out, up))
-        lengths.setdefault(f"stage {known} denoiser", []).append((out, clean))
-    more = total = 0.0
-    for name, found in lengths.items():
-        area = sum(out**2 for out, _ in found)  # stages with the same weights share the cost by their areas
-        total += parts[name].macs
-        more += parts[name].macs * sum(out**2 * overhead for out, overhead in found) / area
-    return more / total - 1
-
-
-def _overhead(side: int, tile: int, halo: int, align: int) -> float:
-    if tile >= side:
-        return 1.0
-    read = sum(
-        (part.read[0].stop - part.read[0].start) * (part.read[1].stop - part.read[1].start)
-        for part in tiles(side, side, tile, halo, align)
-    )
-    return read / side**2

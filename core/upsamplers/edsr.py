@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import check_choice, check_integer, check_number
-from ..row_stream import Added, Bicubic, Chained, Convolved, Local, Stream, layer_by_layer
+from ..row_stream import Bicubic, Chained, Convolved, Local, Stream, added, layer_by_layer
 from .common import BICUBIC_HALO, SCALES, bicubic, check_rgb, in_float32
 
 # mean colour of DIV2K, which the paper subtracts before the first convolution
@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
         """The block over the rows of an image."""
         scaled = () if self.res_scale == 1.0 else (Local(lambda rows: rows * self.res_scale),)
         activation = Local(lambda rows: F.relu(rows, inplace=True))
-        return Added(Chained(Convolved(self.conv1), activation, Convolved(self.conv2), *scaled))
+        return added(Chained(Convolved(self.conv1), activation, Convolved(self.conv2), *scaled))
 
 
 class EDSR(nn.Module):
@@ -136,18 +136,21 @@ class EDSR(nn.Module):
             a stream of what `forward` gives.
         """
         body = Chained(*(cast(ResidualBlock, block).stream() for block in self.blocks), Convolved(self.blocks_end))
-        features = Chained(Convolved(self.head), Added(body))
+        features = Chained(Convolved(self.head), added(body))
         if self.config.tail == "direct":
-            detail = Chained(Local(lambda rgb: rgb.float() - self.mean), features, *layer_by_layer(self.tail))
-            return Added(Chained(detail, Local(Tensor.float)), Bicubic(height, self.scale))
+            detail = Chained(Local(self._centred), features, *layer_by_layer(self.tail))
+            return added(Chained(detail, Local(Tensor.float)), Bicubic(height, self.scale))
         *layers, last = self.tail
         return Chained(
-            Local(lambda rgb: (rgb.float() - self.mean) * 255.0),
+            Local(lambda rgb: self._centred(rgb) * 255.0),
             features,
             *layer_by_layer(layers),
             Convolved(cast(nn.Conv2d, last), in_float32),
             Local(lambda rgb: rgb / 255.0 + self.mean),
         )
+
+    def _centred(self, rgb: Tensor) -> Tensor:
+        return (rgb.float() - self.mean).contiguous(memory_format=torch.channels_last)
 
     def _features(self, centred: Tensor) -> Tensor:
         head = self.head(centred)

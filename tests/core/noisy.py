@@ -7,15 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from progressive_upsampling.core.denoise import (
-    Denoiser,
-    DenoiserConfig,
-)
+from progressive_upsampling.core.denoise import Blind, Denoiser, DenoiserConfig, Estimate, Refined, Regressed
 from progressive_upsampling.core.noise import inject_noise
 
 from .tiny import picture, unet_config
-
-Estimate = Callable[[Tensor, Tensor, float], Tensor]
 
 WHOLE = 10**6
 ETAS = [1.0, 0.75, 0.5, 0.1]
@@ -24,21 +19,23 @@ ETAS = [1.0, 0.75, 0.5, 0.1]
 class Stub(Denoiser):
     """A denoiser whose estimates are given by functions, and that keeps what it was asked."""
 
-    def __init__(self, estimate: Estimate, blind: Callable[[Tensor], Tensor] = lambda noisy: noisy) -> None:
+    def __init__(
+        self,
+        estimate: Callable[[Tensor, Tensor, float], Tensor],
+        blind: Callable[[Tensor], Tensor] = lambda noisy: noisy,
+    ) -> None:
         super().__init__(DenoiserConfig(unet_config()))
         self._estimate, self._blind = estimate, blind
         self.states: list[tuple[float, Tensor]] = []
 
-    def forward(self, z: Tensor, y: Tensor, sigma: Tensor, eta: Tensor) -> Tensor:
-        self.states.append((eta.item(), z))
-        return self._estimate(z, y, eta.item())
-
-    def regression(self, y: Tensor) -> Tensor:
-        return self(torch.zeros_like(y), y, torch.zeros_like(y[:, :1]), torch.ones(1, 1, 1, 1))
-
-    def blind(self, noisy: Tensor, sigma: Tensor) -> Tensor:
-        self.states.append((0.0, noisy))
-        return self._blind(noisy)
+    def whole(self, estimate: Estimate, *images: Tensor) -> Tensor:
+        if isinstance(estimate, Blind):
+            self.states.append((0.0, images[0]))
+            return self._blind(images[0])
+        z, y = (torch.zeros_like(images[0]), images[0]) if isinstance(estimate, Regressed) else images[:2]
+        eta = estimate.eta.item() if isinstance(estimate, Refined) else 1.0
+        self.states.append((eta, z))
+        return self._estimate(z, y, eta)
 
 
 def flat(value: float, height: int = 33, width: int = 47, batch: int = 1) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from progressive_upsampling.core import resample, upsample
 from progressive_upsampling.core import row_stream as streams
+from progressive_upsampling.core.unet import AttnUNet, UNetConfig
 from progressive_upsampling.core.upsamplers import EDSR, EDSRConfig
 
 SIZES = [(1, 9), (2, 5), (7, 30), (33, 8), (64, 17)]
@@ -69,6 +70,68 @@ def test_bicubic_is_that_of_the_whole(scale: int, size: tuple[int, int], rows: i
     torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 32, 100])
+@pytest.mark.parametrize("size", [(1, 1), (30, 50), (64, 33), (97, 64)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(widths=(8, 12), heads=3, window=4, channel_window=2),
+        UNetConfig(
+            unshuffle=1,
+            widths=(8, 12, 16),
+            blocks=(1, 1, 2),
+            self_attention=(True, False, True),
+            channel_attention=(True, True, True),
+            spatial_attention=(True, False, True),
+            heads=1,
+            window=4,
+            channel_window=3,
+            position="rotary",
+        ),
+    ],
+    ids=["two levels", "three levels"],
+)
+def test_a_denoising_unet_gives_the_same_row_by_row(config: UNetConfig, size: tuple[int, int], rows: int) -> None:
+    torch.manual_seed(3)
+    network, picture = AttnUNet(config).eval().double(), image(*size, channels=8).double()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():
+        whole = network(picture)
+    torch.testing.assert_close(in_rows(network.stream(*size), picture, rows), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 64])
+@pytest.mark.parametrize("height", [1, 2, 9])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 7])
+def test_bilinear_interpolation_is_torchs(scale: int, height: int, rows: int) -> None:
+    picture = image(height, 6).double()
+    whole = F.interpolate(picture, scale_factor=scale, mode="bilinear")
+    torch.testing.assert_close(in_rows(streams.Interpolated(scale), picture, rows), whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [4, 16, 64])
+def test_results_may_overwrite_the_image(rows: int) -> None:
+    layer, pictures = nn.Conv2d(3, 3, 5, padding=2).double(), image(40, 7, batch=2).double()
+    with torch.no_grad():
+        whole = pictures + layer(pictures)
+        for picture in (pictures.clone(), pictures.clone(memory_format=torch.channels_last)):
+            stream = lambda: streams.added(streams.Convolved(layer))  # noqa: E731
+            assert streams.run_in_rows(stream, [picture], rows=rows, out=picture) is picture
+            torch.testing.assert_close(picture, whole)
+
+
+def test_several_images_are_one_after_the_other_in_the_channels() -> None:
+    one, two = image(9, 5, batch=2), image(9, 5, batch=2, channels=1)
+    found = streams.run_in_rows(lambda: streams.Local(lambda rows: rows[:, 2:]), [one, two], rows=4)
+    assert torch.equal(found, torch.cat([one[:, 2:], two], 1))
+
+
+@pytest.mark.parametrize(("size", "side", "rows"), [((10, 10), 10, None), ((11, 10), 10, 10), ((99, 9000), 100, 8)])
+def test_as_many_rows_run_as_have_the_area(size: tuple[int, int], side: int, rows: int | None) -> None:
+    assert streams.rows_at_a_time(*size, side) == rows
+
+
 def test_no_row_is_convolved_twice_and_all_stay_in_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
     network, picture = edsr(tail="direct"), image(50, 12)
     rows, formats = [0], []
@@ -94,7 +157,7 @@ def test_the_sum_of_branches_of_any_delay_is_aligned() -> None:
     with torch.no_grad():
         whole = slow(picture) + fast(picture)
     for first, second in ((slow, fast), (fast, slow)):
-        stream = streams.Added(streams.Convolved(first), streams.Convolved(second))
+        stream = streams.added(streams.Convolved(first), streams.Convolved(second))
         torch.testing.assert_close(in_rows(stream, picture, 2), whole, rtol=1e-5, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from progressive_upsampling.core.bench import inference, memory, tiles
 from progressive_upsampling.core.bench.inference import bench_inference
 from progressive_upsampling.core.bench.layers import LayerGraph
-from progressive_upsampling.core.bench.memory import Size, bench_memory, recomputed
+from progressive_upsampling.core.bench.memory import Size, bench_memory
 from progressive_upsampling.core.bench.pictures import sample
 from progressive_upsampling.core.bench.plain import (
     PlainChain,
@@ -174,14 +174,6 @@ def test_the_memory_suite_runs_each_size_by_itself(
 def test_memory_beyond_input_and_result_leaves_both_out() -> None:
     size = Size(side=80, seconds=1, peak=1_000_000, before=300_000)
     assert size.beyond == 1_000_000 - 300_000 - 12 * (80 * 80 + 10 * 10)
-
-
-def test_what_halos_recompute_is_counted_from_the_tiles(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert recomputed(chain, 64, CPU) == 0
-    monkeypatch.setattr(memory, "upsampler_tile", lambda *_: 64)
-    assert recomputed(chain, 512, CPU) == 0  # strips of rows have no halo
-    monkeypatch.setattr(memory, "denoiser_tile", lambda *_: 64)
-    assert recomputed(chain, 512, CPU) > 0.05
 
 
 def test_a_system_that_tells_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
