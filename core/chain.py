@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .adaptive_noise import MODES
 from .checkpoint import CheckpointError, load_into, read_checkpoint, resolve, write_checkpoint
-from .checks import check_choice, check_image, check_integer, check_number
+from .checks import check_choice, check_image, check_integer, check_map, check_number
 from .config import from_dict, to_dict
 from .denoise import STEPS
 from .noise import KINDS, MAX_SEED, inject_noise
@@ -60,6 +60,8 @@ class Settings:
         distribution: "gaussian", "uniform" or "correlated".
         steps: 1, 2, 4 or 8 evaluations of the refined estimate, where detail asks for one.
         detail: 0 = least error, 1 = most texture.
+        detail_mask: [B or 1, 1, h, w] in 0..1 of any size, multiplier on detail at every pixel: brought to the size of
+            each stage by bilinear. None is 1 everywhere.
         skip: multiplier on the residual skip, 0 = off, 1 = as trained.
         fusion: whether the scales are fused after each stage.
         tile: side of a tile in pixels, None to choose; does not change the result.
@@ -75,6 +77,7 @@ class Settings:
     distribution: str = "gaussian"
     steps: int = 4
     detail: float = 0.0
+    detail_mask: Tensor | None = field(default=None, compare=False)  # tensors cannot be compared as a whole
     skip: float = 1.0
     fusion: bool = True
     tile: int | None = None
@@ -88,6 +91,9 @@ class Settings:
         check_choice(self.distribution, "distribution", KINDS)
         check_choice(self.steps, "steps", STEPS)
         check_number(self.detail, "detail", 0, 1)
+        if self.detail_mask is not None:
+            check_image(self.detail_mask, "detail_mask", (1,))
+            check_map(self.detail_mask, self.detail_mask, "detail_mask", maximum=1)
         check_number(self.skip, "skip", 0, 1)
         check_choice(self.fusion, "fusion", (False, True))
         if self.tile is not None:
@@ -105,6 +111,19 @@ class Settings:
         if len(self.seed) != batch:
             raise ValueError(f"seed: expected one, or one for each of {batch} images, got {len(self.seed)}")
         return list(self.seed)
+
+    def of_images(self, images: slice, batch: int) -> Settings:
+        """Those of some of `batch` images: with their seeds and masks alone.
+
+        Raises:
+            ValueError: there are seeds or masks for another number of images.
+        """
+        mask = self.detail_mask
+        if mask is not None and mask.shape[0] > 1:
+            if mask.shape[0] != batch:
+                raise ValueError(f"detail_mask: expected one, or one for each of {batch} images, got {mask.shape[0]}")
+            mask = mask[images]
+        return replace(self, seed=self.seeds(batch)[images], detail_mask=mask)
 
 
 class Chain(nn.Module):
@@ -212,8 +231,9 @@ class Chain(nn.Module):
         chosen = Settings(**settings)
         check_image(image)
         B, _, H, W = image.shape
+        chosen = chosen.of_images(slice(B), B)
         target = target_size(H, W, scale, size)
-        sizes, seeds = stage_sizes(H, W, *target), chosen.seeds(B)
+        sizes = stage_sizes(H, W, *target)
         if not sizes:
             result = resample(image.float(), target).clamp(0, 1)
             Progress(on_step, 1).finish(preview_of(result))
@@ -224,22 +244,22 @@ class Chain(nn.Module):
         progress = Progress(on_step, cost * B)
         results: list[Tensor] = []
         for first in range(0, B, group):
-            part = image[first : first + group].float().to(self.device)
+            images = slice(first, first + group)
+            part = image[images].float().to(self.device)
             report = progress.part(cost * part.shape[0])
-            outputs = self._run(part, sizes, seeds[first : first + group], chosen, upsampler, report)
+            outputs = self._run(part, sizes, chosen.of_images(images, B), upsampler, report)
             if group >= B:
                 return [output.to(image.device) for output in outputs]
             if first == 0:
                 results = [output.new_empty(B, *output.shape[1:], device=image.device) for output in outputs]
             for result, output in zip(results, outputs, strict=True):
-                result[first : first + group] = output
+                result[images] = output
         return results
 
     def _run(
         self,
         image: Tensor,
         sizes: list[tuple[int, int]],
-        seeds: list[int],
         settings: Settings,
         upsampler: Enlarge | str | None,
         on_step: OnStep,
@@ -248,7 +268,7 @@ class Chain(nn.Module):
         outputs: list[Tensor] = []
         for number, size in enumerate(sizes, 1):
             step = progress.part(size[0] * size[1])
-            image = self._run_stage(image, number, size, seeds, settings, upsampler, step)
+            image = self._run_stage(image, number, size, settings, upsampler, step)
             outputs.append(image)
         return outputs
 
@@ -257,7 +277,6 @@ class Chain(nn.Module):
         previous: Tensor,
         number: int,
         size: tuple[int, int],
-        seeds: list[int],
         settings: Settings,
         upsampler: Enlarge | str | None,
         on_step: OnStep,
@@ -272,10 +291,17 @@ class Chain(nn.Module):
         progress.advance(0, preview_of(current))
         if refine:
             up, sigma = current, stage.sigma(current, settings.noise, settings.strength)
-            noisy = inject_noise(up, sigma, seeds, number, settings.distribution)
-            report = progress.part(evaluations)
+            noisy = inject_noise(up, sigma, settings.seeds(up.shape[0]), number, settings.distribution)
+            mask = settings.detail_mask
             current = stage.denoise(
-                noisy, sigma, up, steps=settings.steps, detail=settings.detail, on_step=report, **run
+                noisy,
+                sigma,
+                up,
+                steps=settings.steps,
+                detail=settings.detail,
+                detail_mask=None if mask is None else mask.to(up.device),
+                on_step=progress.part(evaluations),
+                **run,
             )
             del up, sigma, noisy
         else:  # without noise the denoiser evaluates its regression alone

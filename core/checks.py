@@ -35,26 +35,29 @@ def check_image(image: object, name: str = "image", channels: Sequence[int] | No
     _finite_range(tensor, name)
 
 
-def check_map(map_: object, image: Tensor, name: str = "sigma") -> None:
+def check_map(map_: object, image: Tensor, name: str = "sigma", maximum: float | None = None) -> None:
     """Check that a value is a map of non-negative numbers that fits an image.
 
     Args:
         map_: what should be a float tensor `[B, 1, H, W]` or `[1, 1, H, W]`, finite and >= 0.
         image: `[B, C, H, W]`, the image whose batch, height and width the map must have.
         name: argument name for the messages.
+        maximum: largest value allowed, inclusive.
 
     Raises:
         TypeError: not a tensor, or not of a floating dtype.
-        ValueError: another shape, NaN, infinity or a negative value.
+        ValueError: another shape, NaN, infinity, a negative value or one above the maximum.
     """
     B, _, H, W = image.shape
     layout = f"[{B}, 1, {H}, {W}]" if B == 1 else f"[{B} or 1, 1, {H}, {W}]"
     tensor = _float_tensor(map_, name, layout)
     if tuple(tensor.shape) not in ((B, 1, H, W), (1, 1, H, W)):
         raise ValueError(f"{name}: expected {layout} to match the image, got {tuple(tensor.shape)}")
-    lowest = _finite_range(tensor, name)[0]
+    lowest, highest = _finite_range(tensor, name)
     if lowest < 0:
         raise ValueError(f"{name}: expected values >= 0, got a minimum of {lowest:g}")
+    if maximum is not None and highest > maximum:
+        raise ValueError(f"{name}: expected values <= {maximum:g}, got a maximum of {highest:g}")
 
 
 def check_number(

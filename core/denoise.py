@@ -221,15 +221,16 @@ def denoise(
     *,
     steps: int = 4,
     detail: float = 0.0,
+    detail_mask: Tensor | None = None,
     tile: int | None = None,
     dtype: str = "auto",
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Takes the noise out of an image, and refines it in a few steps.
 
-    The result is (1 - alpha) · regression + alpha · refined with alpha = `detail`: the straight way from the least
-    error to the most natural texture (arXiv 2107.02555). Where sigma falls under one grey level, alpha falls with
-    it to 0, so that no noise means exactly the regression.
+    The result is (1 - alpha) · regression + alpha · refined with alpha = `detail` · `detail_mask`: the straight way
+    from the least error to the most natural texture (arXiv 2107.02555). Where sigma falls under one grey level, alpha
+    falls with it to 0, so that no noise means exactly the regression.
 
     Args:
         model: the denoiser; images must be on its device.
@@ -238,6 +239,8 @@ def denoise(
         conditioning: y, [B, 3, H, W] in 0..1. Without it the model works blind: it estimates y first.
         steps: K, evaluations of the refined estimate: 1, 2, 4 or 8.
         detail: 0..1; at 0 only the regression is evaluated.
+        detail_mask: [B or 1, 1, H, W] in 0..1, multiplier on detail at every pixel: where it is 0 the result is
+            exactly that of detail 0. None is 1 everywhere.
         tile: side of the square whose area is run at a time, as a strip of rows; None to choose one from a memory
             budget. The result does not depend on it.
         dtype: format the network computes in, see `precision.resolve_dtype`.
@@ -261,9 +264,13 @@ def denoise(
             raise ValueError(f"conditioning: expected {tuple(noisy.shape)} as noisy, got {tuple(conditioning.shape)}")
     check_choice(steps, "steps", STEPS)
     check_number(detail, "detail", 0, 1)
+    if detail_mask is not None:
+        check_map(detail_mask, noisy, "detail_mask", maximum=1)
 
     noisy, sigma = noisy.float(), sigma.float()
     alpha = detail * (sigma / SIGMA_FLOOR).clamp(max=1)
+    if detail_mask is not None:
+        alpha = alpha * detail_mask.float()
     refine = bool((alpha > 0).any())
     whole = bool((alpha == 1).all()) and conditioning is not None
     evaluations = (steps if refine else 0) + (0 if whole else 1)

@@ -81,6 +81,16 @@ def mask_to_map(mask: Tensor) -> Tensor:
     return map_.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
 
 
+def map_at(map_: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map at the size of an image: itself if it has it, else brought there by bilinear.
+
+    Args:
+        map_: `[B, 1, H, W]`.
+        size: (height, width) in pixels.
+    """
+    return map_ if tuple(map_.shape[-2:]) == size else resample(map_, size, "bilinear")
+
+
 def map_to_mask(map_: Tensor) -> Tensor:
     """Turn a map into a ComfyUI MASK.
 

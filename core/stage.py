@@ -17,7 +17,7 @@ from .checks import check_number
 from .denoise import Denoiser, DenoiserConfig, denoise, regress
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .fusion import fused_size
-from .layout import through_rgb
+from .layout import map_at, through_rgb
 from .merge import OnBand, fuse_in_bands, skip_in_bands
 from .progress import OnStep, Progress
 from .residual import SkipWeights, SkipWeightsConfig
@@ -101,16 +101,28 @@ class Stage(nn.Module):
         *,
         steps: int = 4,
         detail: float = 0.0,
+        detail_mask: Tensor | None = None,
         tile: int | None = None,
         dtype: str = "auto",
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """The denoised image; alpha is that of `noisy`. See `core.denoise.denoise`."""
+        """The denoised image; alpha is that of `noisy`, the mask may have any size. See `core.denoise.denoise`."""
         known = None if conditioning is None else through_rgb_only(conditioning)
+        # clamped: the weights of bilinear add up to 1 only nearly
+        where = None if detail_mask is None else map_at(detail_mask, (noisy.shape[2], noisy.shape[3])).clamp(max=1)
 
         def run(rgb: Tensor) -> Tensor:
             return denoise(
-                self.denoiser, rgb, sigma, known, steps=steps, detail=detail, tile=tile, dtype=dtype, on_step=on_step
+                self.denoiser,
+                rgb,
+                sigma,
+                known,
+                steps=steps,
+                detail=detail,
+                detail_mask=where,
+                tile=tile,
+                dtype=dtype,
+                on_step=on_step,
             )
 
         return through_rgb(noisy, run)

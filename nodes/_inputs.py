@@ -10,10 +10,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.denoise import STEPS
-from ..core.layout import mask_to_map
+from ..core.layout import map_at, mask_to_map
 from ..core.noise import MAX_SEED
 from ..core.precision import DTYPES
-from ..core.resample import resample
 from ..core.sizes import MAX_SCALE, target_size
 
 CATEGORY = "Progressive Upsampling"
@@ -101,6 +100,21 @@ def refinement_inputs() -> list[Any]:
     ]
 
 
+def detail_mask_input() -> Any:
+    """Where detail is added."""
+    return io.Mask.Input(
+        "detail_mask",
+        optional=True,
+        tooltip="Limits where detail is added: detail is multiplied by it at every pixel. White (1) = all of it, black "
+        "(0) = exactly what detail 0 gives. Another size is brought to the image's.",
+    )
+
+
+def detail_map(mask: Tensor | None) -> Tensor | None:
+    """The map of a detail mask, `[B or 1, 1, H', W']`, or None; masks that were added to or sharpened leave 0..1."""
+    return None if mask is None else mask_to_map(mask).clamp(0, 1)
+
+
 def machine_inputs() -> list[Any]:
     """What changes time and memory and not the picture."""
     return [
@@ -172,6 +186,4 @@ def map_for(mask: Tensor, image: Tensor) -> Tensor:
     Returns:
         `[B or 1, 1, H, W]`.
     """
-    map_ = mask_to_map(mask)
-    size = (image.shape[-2], image.shape[-1])
-    return map_ if tuple(map_.shape[-2:]) == size else resample(map_, size, "bilinear")
+    return map_at(mask_to_map(mask), (image.shape[-2], image.shape[-1]))

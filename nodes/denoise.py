@@ -8,7 +8,16 @@ from torch import Tensor
 from ..core.chain import Chain
 from ..core.layout import from_bhwc
 from . import _runtime as runtime
-from ._inputs import CATEGORY, machine_inputs, map_for, model_input, refinement_inputs, stage_input
+from ._inputs import (
+    CATEGORY,
+    detail_map,
+    detail_mask_input,
+    machine_inputs,
+    map_for,
+    model_input,
+    refinement_inputs,
+    stage_input,
+)
 
 
 class AttnUNetDenoise(io.ComfyNode):
@@ -41,6 +50,7 @@ class AttnUNetDenoise(io.ComfyNode):
                     tooltip="The image before noise was added, of the same size. Without it the model "
                     "works blind, from the noisy image alone.",
                 ),
+                detail_mask_input(),
             ],
             outputs=[
                 io.Image.Output("denoised_image", display_name="image", tooltip="The estimate of the true image.")
@@ -59,11 +69,13 @@ class AttnUNetDenoise(io.ComfyNode):
         precision: str,
         model: Chain | None = None,
         conditioning: Tensor | None = None,
+        detail_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Denoise the image."""
         noisy = from_bhwc(noisy_image)
         sigma = map_for(sigma_map, noisy)
         known = None if conditioning is None else from_bhwc(conditioning)
+        where = detail_map(detail_mask)
         chain = runtime.chain_or_default(model)
         part = chain.stage(stage)
 
@@ -74,6 +86,7 @@ class AttnUNetDenoise(io.ComfyNode):
                 None if known is None else job.send(known),
                 steps=int(steps),
                 detail=detail,
+                detail_mask=None if where is None else job.send(where),
                 tile=job.tile,
                 dtype=precision,
                 on_step=job.on_step,

@@ -14,6 +14,8 @@ from ..core.noise import KINDS
 from . import _runtime as runtime
 from ._inputs import (
     CATEGORY,
+    detail_map,
+    detail_mask_input,
     machine_inputs,
     model_input,
     refinement_inputs,
@@ -76,6 +78,7 @@ class ProgressiveUpscale(io.ComfyNode):
                     optional=True,
                     tooltip="A community model from Load Upscale Model, used as the upsampler of every stage.",
                 ),
+                detail_mask_input(),
             ],
             outputs=[
                 io.Image.Output("upscaled_image", display_name="image", tooltip="The image at its target size."),
@@ -107,9 +110,10 @@ class ProgressiveUpscale(io.ComfyNode):
         precision: str,
         model: Chain | None = None,
         upscale_model: Any = None,
+        detail_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Run the chain."""
-        source = from_bhwc(image)
+        source, where = from_bhwc(image), detail_map(detail_mask)
         size = wanted_size(source, scale, width, height)
         chain = runtime.chain_or_default(model)
         extra = [] if upscale_model is None else [runtime.community_network(upscale_model)]
@@ -122,6 +126,7 @@ class ProgressiveUpscale(io.ComfyNode):
                 seed=seed,
                 strength=strength,
                 detail=detail,
+                detail_mask=where,
                 steps=int(steps),
                 noise=noise,
                 distribution=distribution,

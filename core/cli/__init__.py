@@ -106,6 +106,11 @@ def _add_upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="0 = closest to the truth (default), 1 = most texture; between, a blend",
     )
     parser.add_argument(
+        "--detail-mask",
+        metavar="FILE",
+        help="a grey picture of any size that limits where detail is added: white = all of it, black = none",
+    )
+    parser.add_argument(
         "--strength",
         type=float,
         default=1.0,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from ..precision import resolve_dtype
 from ..resample import resample
 from ..sheet import compare
 from ..sizes import target_size
+from ..stage import through_rgb_only
 from .console import Console
 from .folders import folders_for_output
 from .models import Model, load_model, pick_device
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     source, target = Path(args.input), Path(args.output)
     device = pick_device(args.device)
     resolve_dtype(args.dtype, device)
-    _check_settings(args)
+    settings = _settings(args)
     jobs = _jobs(source, target)
     folders = [target] if source.is_dir() else []
     folders += [Path(args.save_stages)] if args.save_stages else []
@@ -57,26 +59,28 @@ def run(args: argparse.Namespace, console: Console) -> int:
         check_output(args.compare)
     with folders_for_output(folders):
         if source.is_dir():
-            return _folder(jobs, args, device, console)
+            return _folder(jobs, args, settings, device, console)
         # a bad picture is said before the model is waited for
         check_output(target)
         picture = read_picture(source)
         if args.scale or args.size:
             check_output(target, _target_size(picture.image.shape[-2:], args, 0.0))
         model = load_model(args.model, device)
-        for write in _work([Loaded(jobs[0], picture)], model, args, console, source.name):
+        for write in _work([Loaded(jobs[0], picture)], model, args, settings, console, source.name):
             write()
     return 0
 
 
-def _folder(jobs: list[Job], args: argparse.Namespace, device: torch.device, console: Console) -> int:
+def _folder(
+    jobs: list[Job], args: argparse.Namespace, settings: dict[str, Any], device: torch.device, console: Console
+) -> int:
     model = load_model(args.model, device)
     done, failures = 0, 0
 
     def work(batch: list[Loaded]) -> list[Callable[[], None]]:
         nonlocal done
         done += len(batch)
-        return _work(batch, model, args, console, f"{batch[-1].job.source.name} ({done}/{len(jobs)})")
+        return _work(batch, model, args, settings, console, f"{batch[-1].job.source.name} ({done}/{len(jobs)})")
 
     def failed(job: Job, error: ValueError) -> None:
         nonlocal failures
@@ -96,7 +100,12 @@ def _folder(jobs: list[Job], args: argparse.Namespace, device: torch.device, con
 
 
 def _work(
-    batch: list[Loaded], model: Model, args: argparse.Namespace, console: Console, label: str
+    batch: list[Loaded],
+    model: Model,
+    args: argparse.Namespace,
+    settings: dict[str, Any],
+    console: Console,
+    label: str,
 ) -> list[Callable[[], None]]:
     """Upscales pictures of one shape; returns what writes the result of each."""
     started = time.monotonic()
@@ -107,13 +116,10 @@ def _work(
         stages = model.stages(
             torch.cat([found.picture.image for found in batch]),
             size,
-            seed=args.seed,
-            strength=args.strength,
-            detail=args.detail,
-            steps=args.steps,
             tile=args.tile,
             dtype=args.dtype,
             on_step=on_step,
+            **settings,
         )
     seconds = (time.monotonic() - started) / len(batch)
 
@@ -142,14 +148,20 @@ def _write(found: Loaded, stages: list[Tensor], model: Model, args: argparse.Nam
         write_picture(args.compare, compare(panels))
 
 
-def _check_settings(args: argparse.Namespace) -> None:
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What is asked of a chain, checked; a mask is read."""
     if args.scale is not None:
         target_size(1, 1, args.scale, None)
     if args.size is not None:
         target_size(1, 1, None, args.size)
     check_integer(args.seed, "seed", 0, 2**64 - 1)
     check_number(args.strength, "strength", 0)
-    Settings(strength=args.strength, steps=args.steps, detail=args.detail, dtype=args.dtype)
+    settings = {name: getattr(args, name) for name in ("seed", "strength", "detail", "steps")}
+    if args.detail_mask:
+        image = read_picture(args.detail_mask).image
+        settings["detail_mask"] = through_rgb_only(image).mean(1, keepdim=True)
+    Settings(dtype=args.dtype, **settings)
+    return settings
 
 
 def _target_size(before: Sequence[int], args: argparse.Namespace, own: float) -> tuple[int, int]:

@@ -48,6 +48,7 @@ def graph(image: Tensor, chain: Chain, size: tuple[int, int], **s: Any) -> list[
             detail=s["detail"],
             steps=str(s["steps"]),
             precision=s["dtype"],
+            detail_mask=s["detail_mask"],
             **common,
         )
         (skipped,) = call(ResidualSkip, current=clean, previous=image, strength=s["skip"], **common)
@@ -68,6 +69,7 @@ SETTINGS = {
     "skip": 1.0,
     "fusion": True,
     "dtype": "fp32",
+    "detail_mask": None,
 }
 
 
@@ -113,6 +115,23 @@ def test_they_agree_for_grey_alpha_and_batches(picture: Picture, chain: Chain, c
     expected = chain.stages_of(from_bhwc(image), size=size, **settings)[-1]
     separate = graph(image, chain, size, **settings)[-1]
     torch.testing.assert_close(separate, to_bhwc(expected), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("masks", [1, 3])
+def test_they_agree_where_a_mask_limits_detail(picture: Picture, chain: Chain, masks: int) -> None:
+    mask = torch.rand(masks, 9, 14, generator=torch.Generator().manual_seed(0)).gt(0.5).float()
+    settings = SETTINGS | {"detail": 0.7, "steps": 2}
+    image, size = picture(17, 12, 3), (68, 48)
+    whole, stages = call(
+        ProgressiveUpscale,
+        **{"image": image, "model": chain, "scale": 4.0, "detail": 0.7, "steps": "2", "seed": 7},
+        **{"precision": "fp32", "detail_mask": mask},
+    )
+    expected = chain(from_bhwc(image), size=size, **settings | {"detail_mask": mask[:, None]})
+    separate = graph(image, chain, size, **settings | {"detail_mask": mask})
+    torch.testing.assert_close(whole, to_bhwc(expected), atol=1e-5, rtol=0)
+    for ours, theirs in zip(stages, separate, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
 def test_one_pixel_and_a_thin_strip_work(picture: Picture, chain: Chain) -> None:

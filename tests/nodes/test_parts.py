@@ -16,6 +16,7 @@ from progressive_upsampling.nodes.adaptive_noise import AdaptiveNoise
 from progressive_upsampling.nodes.denoise import AttnUNetDenoise
 from progressive_upsampling.nodes.inject_noise import InjectNoise
 from progressive_upsampling.nodes.multi_scale_fuse import MultiScaleFuse, parse_weights
+from progressive_upsampling.nodes.progressive_upscale import ProgressiveUpscale
 from progressive_upsampling.nodes.residual_skip import ResidualSkip
 from progressive_upsampling.nodes.upsample import Upsample
 
@@ -151,6 +152,26 @@ def test_denoise_without_detail_ignores_the_noise(picture: Picture, chain: Any) 
     clean = call(AttnUNetDenoise, noisy_image=image, **common)[0]
     assert torch.equal(call(AttnUNetDenoise, noisy_image=noisy, **common)[0], clean)
     assert not torch.equal(call(AttnUNetDenoise, noisy_image=noisy, detail=1.0, **common)[0], clean)
+
+
+@pytest.mark.parametrize("shape", [(21, 34), (1, 21, 34), (1, 10, 9), (2, 21, 34), (2, 64, 80)])
+def test_a_detail_mask_of_any_size_limits_detail(picture: Picture, chain: Any, shape: tuple[int, ...]) -> None:
+    image = picture(batch=2)
+    common: dict[str, Any] = {"sigma_map": torch.full((21, 34), 0.05), "conditioning": image, "model": chain}
+    common |= {"noisy_image": call(InjectNoise, image=image, sigma=0.05)[0], "precision": "fp32"}
+    white = torch.ones(shape)
+    none, full = (call(AttnUNetDenoise, detail=detail, **common)[0] for detail in (0.0, 0.8))
+    for value, expected in ((0.0, none), (-0.5, none), (1.0, full), (1.5, full), (0.5, (none + full) / 2)):
+        (result,) = call(AttnUNetDenoise, detail=0.8, detail_mask=value * white, **common)
+        torch.testing.assert_close(result, expected, atol=0 if value <= 0 else 1e-5, rtol=0)
+
+
+def test_a_detail_mask_for_another_batch_is_refused(picture: Picture, chain: Any) -> None:
+    common = {"detail_mask": torch.ones(2, 9, 9), "detail": 0.5, "model": chain}
+    with pytest.raises(ValueError, match="detail_mask: expected"):
+        call(AttnUNetDenoise, noisy_image=picture(batch=3), sigma_map=torch.full((21, 34), 0.05), **common)
+    with pytest.raises(ValueError, match="detail_mask: expected one, or one for each of 3 images, got 2"):
+        call(ProgressiveUpscale, image=picture(batch=3), **common)
 
 
 def test_denoise_does_not_depend_on_the_tile(picture: Picture, chain: Any) -> None:

@@ -37,7 +37,7 @@ RELEASED = {
     "PU_InjectNoise": "image:IMAGE sigma:FLOAT strength:FLOAT seed:INT distribution:COMBO "
     "stage:INT sigma_map:MASK -> noisy_image:IMAGE applied_sigma_map:MASK",
     "PU_AttnUNetDenoise": "noisy_image:IMAGE sigma_map:MASK detail:FLOAT steps:COMBO stage:INT "
-    "tile:INT precision:COMBO model:PU_MODEL conditioning:IMAGE -> "
+    "tile:INT precision:COMBO model:PU_MODEL conditioning:IMAGE detail_mask:MASK -> "
     "denoised_image:IMAGE",
     "PU_MultiScaleFuse": "image_1:IMAGE image_2:IMAGE image_3:IMAGE image_4:IMAGE image_5:IMAGE "
     "image_6:IMAGE mode:COMBO structure:COMBO weights:STRING "
@@ -50,7 +50,7 @@ RELEASED = {
     "PU_ProgressiveUpscale": "image:IMAGE scale:FLOAT width:INT height:INT detail:FLOAT steps:COMBO "
     "strength:FLOAT seed:INT noise:COMBO distribution:COMBO skip:FLOAT "
     "fusion:BOOLEAN tile:INT precision:COMBO model:PU_MODEL "
-    "upscale_model:UPSCALE_MODEL -> upscaled_image:IMAGE stages:IMAGE",
+    "upscale_model:UPSCALE_MODEL detail_mask:MASK -> upscaled_image:IMAGE stages:IMAGE",
     "PU_TrainingData": "folder:STRING validation_folder:STRING validation_share:FLOAT degradation:COMBO "
     "color_jitter:FLOAT mixup:FLOAT cutblur:FLOAT flips:BOOLEAN turns:BOOLEAN images:IMAGE "
     "-> training_data:PU_TRAINING_DATA report:STRING",

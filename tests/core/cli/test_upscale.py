@@ -46,6 +46,28 @@ def test_the_seed_changes_the_picture_and_nothing_else_does(run, picture, chain_
     assert (results[0] - results[2]).abs().max() > 2 / 255
 
 
+def test_a_grey_picture_limits_where_detail_is_added(run, picture, chain_file, tmp_path):
+    mask = torch.zeros(1, 3, 20, 30)
+    mask[..., :15] = 1
+    write_picture(tmp_path / "mask.png", mask)
+    options = ["--model", chain_file, "--scale", "3", "--detail", "0.9", "--steps", "1", "--dtype", "fp32"]
+    out = tmp_path / "out.png"
+    assert run("upscale", picture, out, *options, "--detail-mask", tmp_path / "mask.png")[0] == 0
+    chain = Chain.from_pretrained(chain_file)
+    with torch.no_grad():
+        image = read_picture(picture).image
+        expected = chain(image, 3, detail=0.9, detail_mask=mask[:, :1], steps=1, dtype="fp32")
+    assert (read_picture(out).image - levels(expected)).abs().max() <= 1.01 / 255
+    assert run("upscale", picture, tmp_path / "all.png", *options)[0] == 0
+    assert (read_picture(out).image - read_picture(tmp_path / "all.png").image).abs().max() > 2 / 255
+
+
+def test_a_missing_mask_is_said_before_anything_runs(run, picture, tmp_path):
+    status, _, err = run("upscale", picture, tmp_path / "out.png", "--detail-mask", tmp_path / "none.png")
+    assert status == 1 and "none.png" in err
+    assert not (tmp_path / "out.png").exists()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_plain_methods_need_no_model(run, picture, tmp_path, method):
     out = tmp_path / "out.png"
