@@ -32,14 +32,25 @@ def from_bhwc(image_bhwc: Tensor) -> Tensor:
         TypeError: not a float tensor.
         ValueError: another shape, an axis of length 0, NaN or infinity.
     """
+    bhwc_shape(image_bhwc)
+    image = rearrange(image_bhwc, "b h w c -> b c h w")
+    check_image(image)
+    return image.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+
+
+def bhwc_shape(image_bhwc: Tensor) -> tuple[int, int, int, int]:
+    """(B, H, W, C) of a ComfyUI IMAGE.
+
+    Raises:
+        TypeError, ValueError: it has no such shape; see `from_bhwc`.
+    """
     if not isinstance(image_bhwc, Tensor):
         raise TypeError(f"image: expected a float tensor [B, H, W, C], got {type(image_bhwc).__name__}")
     shape = tuple(image_bhwc.shape)
     if len(shape) != 4 or shape[3] not in (1, 3, 4) or 0 in shape:
         raise ValueError(f"image: expected [B, H, W, 1|3|4] with no axis of length 0, got {shape}")
-    image = rearrange(image_bhwc, "b h w c -> b c h w")
-    check_image(image)
-    return image.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    B, H, W, C = shape
+    return B, H, W, C
 
 
 def to_bhwc(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

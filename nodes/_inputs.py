@@ -110,9 +110,9 @@ def detail_mask_input() -> Any:
     )
 
 
-def detail_map(mask: Tensor | None) -> Tensor | None:
-    """The map of a detail mask, `[B or 1, 1, H', W']`, or None; masks that were added to or sharpened leave 0..1."""
-    return None if mask is None else mask_to_map(mask).clamp(0, 1)
+def detail_map(mask: Tensor) -> Tensor:
+    """The map of a detail mask, `[B or 1, 1, H', W']`; masks that were added to or sharpened leave 0..1."""
+    return mask_to_map(mask).clamp(0, 1)
 
 
 def machine_inputs() -> list[Any]:
@@ -137,18 +137,18 @@ def machine_inputs() -> list[Any]:
     ]
 
 
-def wanted_size(image: Tensor, scale: float, width: int, height: int) -> tuple[int, int]:
+def wanted_size(before: tuple[int, int], scale: float, width: int, height: int) -> tuple[int, int]:
     """(height, width) that a node's `scale`, `width` and `height` ask for.
 
     Args:
-        image: `[B, C, H, W]`.
+        before: (height, width) of the node's input.
         scale: used while both sides are 0.
         width, height: pixels; one of them 0 keeps the aspect ratio.
 
     Raises:
         ValueError: the result would have a side out of range.
     """
-    H, W = image.shape[-2:]
+    H, W = before
     if not width and not height:
         return target_size(H, W, scale, None)
     size = (height or max(round(H * width / W), 1), width or max(round(W * height / H), 1))
@@ -174,6 +174,26 @@ def inside(folder: str | Path, name: str, argument: str) -> Path:
     if bad:
         raise ValueError(f"{argument}: expected a file name, got {name!r} with {bad.group()!r}")
     return target
+
+
+def some(value: Tensor, images: slice, batch: int, name: str) -> Tensor:
+    """Some images of a batch, or the masks of them: a mask without batch, or of one, is that of every image.
+
+    Args:
+        value: IMAGE or MASK.
+        images: which.
+        batch: number of images that the node works on.
+        name: of the argument, for the error.
+
+    Raises:
+        ValueError: it is of another number of images.
+    """
+    if value.ndim < 4 and (value.ndim < 3 or value.shape[0] == 1):
+        return value
+    if value.shape[0] != batch:
+        one = "one, or one for each" if value.ndim == 3 else "a batch"
+        raise ValueError(f"{name}: expected {one} of {batch} images, got {value.shape[0]}")
+    return value[images]
 
 
 def map_for(mask: Tensor, image: Tensor) -> Tensor:

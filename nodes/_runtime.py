@@ -82,8 +82,8 @@ def run(
         work: does the work; may be called more than once.
         networks: what it needs on the device.
         tile: the user's tile in pixels, 0 to choose.
-        pixels: size of the result, an estimate of the memory that whole images take.
-        show: leave the result, an image or a list whose last item is one, as a preview on the node.
+        pixels: size of the results that are worked on at a time, an estimate of the memory that whole images take.
+        show: leave the result, a list whose last item is an IMAGE, as a preview on the node.
 
     Returns:
         What `work` returns.
@@ -102,8 +102,8 @@ def run(
             management.soft_empty_cache()
             _log.warning("Progressive Upsampling: out of memory; trying again in tiles of %d pixels", side)
             continue
-        last = result[-1] if isinstance(result, list) else result
-        on_step(1, 1, preview_of(last) if show and isinstance(last, Tensor) else None, force=True)
+        shown = result[-1] if show and isinstance(result, list) else None
+        on_step(1, 1, None if shown is None else preview_of(shown[:1].movedim(-1, 1).float()), force=True)
         return result
 
 

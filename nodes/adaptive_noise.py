@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..core.adaptive_noise import MODES, adaptive_sigma
 from ..core.chain import Chain
-from ..core.layout import from_bhwc, map_to_mask
+from ..core.layout import bhwc_shape, from_bhwc, map_to_mask
 from . import _runtime as runtime
+from ._batch import run_batch
 from ._inputs import CATEGORY, model_input, stage_input, strength_input
 
 
@@ -67,15 +68,15 @@ class AdaptiveNoise(io.ComfyNode):
         model: Chain | None = None,
     ) -> io.NodeOutput:
         """Compute the sigma map."""
-        source = from_bhwc(image)
-        if model is None and mode != "learned":
-            sigma = adaptive_sigma(source, mode, strength, base_sigma)
-        else:
-            chain = runtime.chain_or_default(model)
-            part = chain.stage(stage)
+        batch, height, width, _ = bhwc_shape(image)
+        chain = None if model is None and mode != "learned" else runtime.chain_or_default(model)
 
-            def work(job: runtime.Job) -> Tensor:
-                return part.sigma(job.send(source), mode, strength)
+        def work(job: runtime.Job, images: slice) -> list[Tensor]:
+            source = job.send(from_bhwc(image[images]))
+            if chain is None:
+                sigma = adaptive_sigma(source, mode, strength, base_sigma)
+            else:
+                sigma = chain.stage(stage).sigma(source, mode, strength)
+            return [runtime.on_intermediate(map_to_mask(sigma))]
 
-            sigma = runtime.run(work, [chain], pixels=source[:, 0].numel())
-        return io.NodeOutput(runtime.on_intermediate(map_to_mask(sigma)))
+        return io.NodeOutput(*run_batch(work, batch, height * width, [chain] if chain else []))

@@ -6,8 +6,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.chain import Chain
-from ..core.layout import from_bhwc
+from ..core.layout import bhwc_shape, from_bhwc
 from . import _runtime as runtime
+from ._batch import run_batch
 from ._inputs import (
     CATEGORY,
     detail_map,
@@ -16,6 +17,7 @@ from ._inputs import (
     map_for,
     model_input,
     refinement_inputs,
+    some,
     stage_input,
 )
 
@@ -72,25 +74,29 @@ class AttnUNetDenoise(io.ComfyNode):
         detail_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Denoise the image."""
-        noisy = from_bhwc(noisy_image)
-        sigma = map_for(sigma_map, noisy)
-        known = None if conditioning is None else from_bhwc(conditioning)
-        where = detail_map(detail_mask)
+        batch, height, width, _ = bhwc_shape(noisy_image)
         chain = runtime.chain_or_default(model)
         part = chain.stage(stage)
 
-        def work(job: runtime.Job) -> Tensor:
-            return part.denoise(
-                job.send(noisy),
-                job.send(sigma),
-                None if known is None else job.send(known),
+        def work(job: runtime.Job, images: slice) -> list[Tensor]:
+            noisy = job.send(from_bhwc(noisy_image[images]))
+            sigma = job.send(map_for(some(sigma_map, images, batch, "sigma_map"), noisy))
+            known = where = None
+            if conditioning is not None:
+                known = job.send(from_bhwc(some(conditioning, images, batch, "conditioning")))
+            if detail_mask is not None:
+                where = job.send(detail_map(some(detail_mask, images, batch, "detail_mask")))
+            result = part.denoise(
+                noisy,
+                sigma,
+                known,
                 steps=int(steps),
                 detail=detail,
-                detail_mask=None if where is None else job.send(where),
+                detail_mask=where,
                 tile=job.tile,
                 dtype=precision,
                 on_step=job.on_step,
             )
+            return [runtime.to_comfy(result, like=noisy_image)]
 
-        result = runtime.run(work, [chain], tile, pixels=noisy[:, 0].numel(), show=True)
-        return io.NodeOutput(runtime.to_comfy(result, like=noisy_image))
+        return io.NodeOutput(*run_batch(work, batch, height * width, [chain], tile, show=True))

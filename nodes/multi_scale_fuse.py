@@ -8,9 +8,10 @@ from torch import Tensor
 from ..core.chain import Chain
 from ..core.checks import check_choice
 from ..core.fusion import MODES, STRUCTURES, fuse
-from ..core.layout import from_bhwc, map_to_mask
+from ..core.layout import bhwc_shape, from_bhwc, map_to_mask
 from . import _runtime as runtime
-from ._inputs import CATEGORY, model_input, stage_input
+from ._batch import run_batch
+from ._inputs import CATEGORY, model_input, some, stage_input
 
 MOST = 6
 
@@ -89,26 +90,26 @@ class MultiScaleFuse(io.ComfyNode):
         """Fuse the images."""
         check_choice(mode, "mode", MODES)
         named = {"image_1": image_1, "image_2": image_2, **more}
-        images_bhwc = [named[name] for name in sorted(named)]
-        connected = [image for image in images_bhwc if image is not None]
-        images = [from_bhwc(image) for image in connected]
+        connected = {name: image for name, image in sorted(named.items()) if image is not None}
+        shapes = [bhwc_shape(image) for image in connected.values()]
+        batch, like = shapes[-1][0], list(connected.values())[-1]
         chain = runtime.chain_or_default(model) if mode == "learned" else None
         part = chain.stage(stage) if chain else None
         given = parse_weights(weights) if mode == "weighted" else None
 
-        def work(job: runtime.Job) -> list[Tensor]:
-            sent = [job.send(image) for image in images]
+        def work(job: runtime.Job, images: slice) -> list[Tensor]:
+            sent = [job.send(from_bhwc(some(image, images, batch, name))) for name, image in connected.items()]
             if part is not None and structure == "flat":
                 image, maps = part.fuse(sent)
             else:
                 net = part.weights if part else None
                 image, maps = fuse(sent, mode, structure, given, net, temperature=temperature)
-            return [maps, image]
+            masks = [runtime.on_intermediate(map_to_mask(map_)) for map_ in maps.split(1, dim=1)]
+            return [runtime.to_comfy(image, like=like), *masks]
 
-        pixels = max(image[:, 0].numel() for image in images) * len(images)
-        maps, image = runtime.run(work, [chain] if chain else [], pixels=pixels)
-        masks = [runtime.on_intermediate(map_to_mask(map_)) for map_ in maps.split(1, dim=1)]
-        return io.NodeOutput(runtime.to_comfy(image, like=connected[-1]), masks)
+        pixels = max(height * width for _, height, width, _ in shapes)
+        fused, *masks = run_batch(work, batch, pixels, [chain] if chain else [])
+        return io.NodeOutput(fused, masks)
 
 
 def _image_input(number: int) -> io.Image.Input:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..core.adaptive_noise import MODES
 from ..core.chain import Chain
-from ..core.layout import from_bhwc
+from ..core.layout import bhwc_shape, from_bhwc
 from ..core.noise import KINDS
 from . import _runtime as runtime
+from ._batch import run_batch
 from ._inputs import (
     CATEGORY,
     detail_map,
@@ -21,6 +22,7 @@ from ._inputs import (
     refinement_inputs,
     scale_inputs,
     seed_input,
+    some,
     strength_input,
     wanted_size,
 )
@@ -113,14 +115,17 @@ class ProgressiveUpscale(io.ComfyNode):
         detail_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Run the chain."""
-        source, where = from_bhwc(image), detail_map(detail_mask)
-        size = wanted_size(source, scale, width, height)
+        batch, *before, _ = bhwc_shape(image)
+        size = wanted_size((before[0], before[1]), scale, width, height)
         chain = runtime.chain_or_default(model)
         extra = [] if upscale_model is None else [runtime.community_network(upscale_model)]
 
-        def work(job: runtime.Job) -> list[Tensor]:
-            return chain.stages_of(
-                source,
+        def work(job: runtime.Job, images: slice) -> list[Tensor]:
+            where = None
+            if detail_mask is not None:
+                where = detail_map(some(detail_mask, images, batch, "detail_mask"))
+            stages = chain.stages_of(
+                from_bhwc(image[images]),
                 size=size,
                 upsampler=None if upscale_model is None else runtime.community_upsampler(upscale_model, job.tile),
                 seed=seed,
@@ -136,7 +141,7 @@ class ProgressiveUpscale(io.ComfyNode):
                 dtype=precision,
                 on_step=job.on_step,
             )
+            return [runtime.to_comfy(stage, like=image) for stage in stages]
 
-        stages = runtime.run(work, [chain, *extra], tile, pixels=source.shape[0] * size[0] * size[1], show=True)
-        results = [runtime.to_comfy(stage, like=image) for stage in stages]
+        results = run_batch(work, batch, size[0] * size[1], [chain, *extra], tile, show=True)
         return io.NodeOutput(results[-1], results)

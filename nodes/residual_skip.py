@@ -6,10 +6,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.chain import Chain
-from ..core.layout import from_bhwc
+from ..core.layout import bhwc_shape, from_bhwc
 from ..core.residual import skip
 from . import _runtime as runtime
-from ._inputs import CATEGORY, model_input, stage_input
+from ._batch import run_batch
+from ._inputs import CATEGORY, model_input, some, stage_input
 
 
 class ResidualSkip(io.ComfyNode):
@@ -80,14 +81,16 @@ class ResidualSkip(io.ComfyNode):
         model: Chain | None = None,
     ) -> io.NodeOutput:
         """Add the skip."""
-        now, before = from_bhwc(current), from_bhwc(previous)
+        batch, height, width, _ = bhwc_shape(current)
         chain = runtime.chain_or_default(model) if mode == "weighted" else None
 
-        def work(job: runtime.Job) -> Tensor:
-            images = job.send(now), job.send(before)
+        def work(job: runtime.Job, images: slice) -> list[Tensor]:
+            now = job.send(from_bhwc(current[images]))
+            before = job.send(from_bhwc(some(previous, images, batch, "previous")))
             if chain is not None:
-                return chain.stage(stage).skip(*images, strength)
-            return skip(*images, mode, strength, position, levels)
+                result = chain.stage(stage).skip(now, before, strength, on_step=job.on_step)
+            else:
+                result = skip(now, before, mode, strength, position, levels)
+            return [runtime.to_comfy(result, like=current)]
 
-        result = runtime.run(work, [chain] if chain else [], pixels=now[:, 0].numel())
-        return io.NodeOutput(runtime.to_comfy(result, like=current))
+        return io.NodeOutput(*run_batch(work, batch, height * width, [chain] if chain else []))

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from ..core.chain import Chain
 from ..core.checkpoint import CheckpointError, bundled
 from ..core.checks import check_choice
-from ..core.layout import from_bhwc
+from ..core.layout import bhwc_shape, from_bhwc
 from ..core.resample import METHODS
 from ..core.upsample import upsample
 from ..core.upsamplers.registry import load_upsampler, upsampler_config
 from . import _runtime as runtime
+from ._batch import run_batch
 from ._inputs import CATEGORY, machine_inputs, model_input, scale_inputs, stage_input, wanted_size
 
 MODEL = "model"
@@ -86,8 +87,8 @@ class Upsample(io.ComfyNode):
         check_choice(method, "method", CHOICES)
         if method == MODEL and model is not None and upscale_model is not None:
             raise ValueError("model, upscale_model: expected one of the two, got both")
-        source = from_bhwc(image)
-        size = wanted_size(source, scale, width, height)
+        batch, *before, _ = bhwc_shape(image)
+        size = wanted_size((before[0], before[1]), scale, width, height)
         how: str | nn.Module = method
         networks: list[nn.Module] = []
         community = upscale_model if method == MODEL else None
@@ -98,17 +99,17 @@ class Upsample(io.ComfyNode):
             networks = [chain]
             how = chain.stage(stage).upsampler
         elif method in NETWORKS:
-            ratio = max(size[0] / source.shape[2], size[1] / source.shape[3])
+            ratio = max(size[0] / before[0], size[1] / before[1])
             how = _network(method, checkpoint, ratio)
             networks = [how]
 
-        def work(job: runtime.Job) -> Tensor:
+        def work(job: runtime.Job, images: slice) -> list[Tensor]:
             chosen = how if community is None else runtime.community_upsampler(community, job.tile)
-            return upsample(job.send(source), size, chosen, tile=job.tile, dtype=precision, on_step=job.on_step)
+            source = job.send(from_bhwc(image[images]))
+            result = upsample(source, size, chosen, tile=job.tile, dtype=precision, on_step=job.on_step)
+            return [runtime.to_comfy(result, like=image)]
 
-        pixels = source.shape[0] * size[0] * size[1]
-        result = runtime.run(work, networks, tile, pixels, show=True)
-        return io.NodeOutput(runtime.to_comfy(result, like=image))
+        return io.NodeOutput(*run_batch(work, batch, size[0] * size[1], networks, tile, show=True))
 
 
 def _network(method: str, checkpoint: str, ratio: float) -> nn.Module:
