@@ -27,14 +27,14 @@ from .graphs import (
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 TITLE = 30  # height of a node's title bar, which lies above its position
-PREVIEW = 210  # a preview of 512 pixels grows a node by so much at the width the workflows use
+PREVIEW = 270  # a square preview grows a node by so much at the width the workflows use, as Nodes 2.0 draw it
 TEXT = 70  # and text so much
 GROWING = {
     "PU_Upsample": PREVIEW,
     "PU_AttnUNetDenoise": PREVIEW,
     "PU_ProgressiveUpscale": PREVIEW,
     "PU_TrainingData": TEXT,
-    "PU_Train": PREVIEW + TEXT,
+    "PU_Train": 2 * PREVIEW + TEXT,  # Nodes 2.0 show the last live preview and the samples
 }
 
 
