@@ -17,7 +17,7 @@ from .residual import check_pair
 from .rows import Original, Rows, bands, resample_rows, rows_for
 from .tiling import aligned, shares_memory
 
-BAND_PIXELS = 1 << 20  # some 60 numbers for each are alive at once
+BAND_PIXELS = 1 << 18  # some 60 numbers for each are alive at once
 
 OnBand = Callable[[int, int], None]
 

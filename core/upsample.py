@@ -16,7 +16,7 @@ from .row_stream import Chained, Local, Stream, rows_at_a_time, run_in_rows
 from .tiling import auto_tile, run_tiled
 from .upsamplers import EDSR
 
-CPU_SIDE = 256  # input pixels: of so large a square a map of 64 channels has 8 MB in bfloat16, which caches hold
+CPU_SIDE = 192  # input pixels: of so large a square a map of 64 channels has 5 MB in bfloat16, which caches hold
 
 # [B, 3, H, W] in 0..1 -> [B, 3, H * s, W * s]; `on_step` reports its progress. A network outside this pack, say.
 Enlarge = Callable[[Tensor, "OnStep | None"], Tensor]
