@@ -10,7 +10,8 @@ from .adaptive_noise import NoiseController, NoiseControllerConfig, adaptive_sig
 from .attention import ChannelAttention, SpatialAttention, WindowAttention
 from .chain import Chain, ChainConfig, Settings
 from .checkpoint import Checkpoint, CheckpointError, bundled, read_checkpoint, write_checkpoint
-from .denoise import Denoiser, DenoiserConfig, denoise
+from .denoise import denoise
+from .denoiser import Denoiser, DenoiserConfig
 from .denoiser_file import load_denoiser, save_denoiser
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .evaluate import Evaluation, evaluate_folder

@@ -13,7 +13,7 @@ from .chain import KIND as CHAIN
 from .chain import Chain, channels_last
 from .checkpoint import CheckpointError, load_into, read_checkpoint, resolve, write_checkpoint
 from .config import from_dict, to_dict
-from .denoise import Denoiser, DenoiserConfig
+from .denoiser import Denoiser, DenoiserConfig
 
 KIND = "denoiser"
 

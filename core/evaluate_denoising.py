@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .checks import check_choice, check_image, check_number
-from .denoise import Denoiser, denoise
+from .denoise import denoise
+from .denoiser import Denoiser
 from .evaluate import Row, mean_row, picture_paths, read_8bit, without_infinity
 from .metrics import psnr, radial_spectrum_error, ssim
 from .noise import inject_noise

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from .adaptive_noise import NoiseController, NoiseControllerConfig, adaptive_sigma
 from .checks import check_number
-from .denoise import Denoiser, DenoiserConfig, denoise, regress
+from .denoise import denoise, regress
+from .denoiser import Denoiser, DenoiserConfig
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .fusion import fused_size
 from .layout import map_at, through_rgb

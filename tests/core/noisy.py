@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from progressive_upsampling.core.denoise import Blind, Denoiser, DenoiserConfig, Estimate, Refined, Regressed
+from progressive_upsampling.core.denoiser import Blind, Denoiser, DenoiserConfig, Estimate, Refined, Regressed
 from progressive_upsampling.core.noise import inject_noise
 
 from .tiny import picture, unet_config

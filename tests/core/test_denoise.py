@@ -7,15 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from progressive_upsampling.core.denoise import (
-    SIGMA_FLOOR,
-    STEPS,
-    Denoiser,
-    DenoiserConfig,
-    denoise,
-    sample,
-    times,
-)
+from progressive_upsampling.core.denoise import STEPS, denoise, sample, times
+from progressive_upsampling.core.denoiser import SIGMA_FLOOR, Denoiser, DenoiserConfig
 from progressive_upsampling.core.noise import inject_noise
 
 from .noisy import ETAS, WHOLE, Stub, flat, noised

@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 
 from progressive_upsampling.core.config import from_dict, to_dict
-from progressive_upsampling.core.denoise import (
-    DenoiserConfig,
-    bytes_per_pixel,
-    denoise,
-    regress,
-)
+from progressive_upsampling.core.denoise import bytes_per_pixel, denoise, regress
+from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.noise import inject_noise
 from progressive_upsampling.core.unet import UNetConfig
 

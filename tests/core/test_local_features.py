@@ -20,9 +20,7 @@ def test_gradient_of_a_ramp_is_its_slope_in_any_direction() -> None:
     y, x = torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij")
     for dy, dx in ((0.0, 0.03), (0.04, 0.0), (0.03, -0.04)):
         gradient = gradient_magnitude((dy * y + dx * x)[None, None])[..., 1:-1, 1:-1]
-        torch.testing.assert_close(
-            gradient, torch.full_like(gradient, (dy**2 + dx**2) ** 0.5), atol=2e-4, rtol=0
-        )
+        torch.testing.assert_close(gradient, torch.full_like(gradient, (dy**2 + dx**2) ** 0.5), atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -23,9 +23,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def file_of(
-    lines: bytes, width: int, height: int, colour: int, interlace: int = 0, extra: bytes = b""
-) -> bytes:
+def file_of(lines: bytes, width: int, height: int, colour: int, interlace: int = 0, extra: bytes = b"") -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, interlace))
     return SIGNATURE + header + extra + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from progressive_upsampling.core.adaptive_noise import NoiseControllerConfig
 from progressive_upsampling.core.chain import Chain, ChainConfig
-from progressive_upsampling.core.denoise import Denoiser, DenoiserConfig
+from progressive_upsampling.core.denoiser import Denoiser, DenoiserConfig
 from progressive_upsampling.core.dynamic_weights import DynamicWeightsConfig
 from progressive_upsampling.core.stage import Stage, StageConfig
 from progressive_upsampling.core.unet import UNetConfig

@@ -55,7 +55,7 @@ def picture() -> Callable[..., Tensor]:
 def chain() -> Any:
     """A tiny chain of two stages whose every part does something."""
     from progressive_upsampling.core.chain import Chain, ChainConfig
-    from progressive_upsampling.core.denoise import DenoiserConfig
+    from progressive_upsampling.core.denoiser import DenoiserConfig
     from progressive_upsampling.core.stage import StageConfig
     from progressive_upsampling.core.unet import UNetConfig
 

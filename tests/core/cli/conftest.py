@@ -8,7 +8,7 @@ import torch
 
 from progressive_upsampling.core.chain import Chain, ChainConfig
 from progressive_upsampling.core.cli import main
-from progressive_upsampling.core.denoise import DenoiserConfig
+from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.pictures import write_picture
 from progressive_upsampling.core.stage import StageConfig
 from progressive_upsampling.core.unet import UNetConfig

@@ -8,7 +8,7 @@ from PIL import Image
 
 from progressive_upsampling.core.adaptive_noise import NoiseControllerConfig
 from progressive_upsampling.core.chain import ChainConfig
-from progressive_upsampling.core.denoise import DenoiserConfig
+from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.dynamic_weights import DynamicWeightsConfig
 from progressive_upsampling.core.residual import SkipWeightsConfig
 from progressive_upsampling.core.stage import StageConfig

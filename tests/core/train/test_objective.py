@@ -201,9 +201,7 @@ def test_the_inference_checkpoint_holds_no_discriminator(photos, tmp_path):
 
 
 def test_the_seed_decides_the_discriminator(photos, tmp_path):
-    networks = [
-        Trainer(gan_config(seed=seed), photos, tmp_path / "run").objective.critic.network for seed in (0, 0, 1)
-    ]
+    networks = [Trainer(gan_config(seed=seed), photos, tmp_path / "run").objective.critic.network for seed in (0, 0, 1)]
     first, again, other = (torch.cat([p.flatten() for p in network.parameters()]) for network in networks)
     assert torch.equal(first, again) and not torch.equal(first, other)
 

@@ -8,7 +8,7 @@ import torch
 
 from progressive_upsampling.core.adaptive_noise import NoiseController, NoiseControllerConfig, laplace_nll
 from progressive_upsampling.core.chain import Chain
-from progressive_upsampling.core.denoise import Denoiser
+from progressive_upsampling.core.denoiser import Denoiser
 from progressive_upsampling.core.train.config import LossConfig
 from progressive_upsampling.core.train.data import Batch
 from progressive_upsampling.core.train.losses import PIXEL_LOSSES

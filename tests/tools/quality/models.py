@@ -15,7 +15,7 @@ from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import bundled, read_metadata, resolve, tensor_digest
 from progressive_upsampling.core.cli.models import Model, load_model
 from progressive_upsampling.core.cost import chain_cost, upsampler_cost
-from progressive_upsampling.core.denoise import Denoiser
+from progressive_upsampling.core.denoiser import Denoiser
 from progressive_upsampling.core.denoiser_file import load_denoiser
 from progressive_upsampling.core.evaluate_denoising import DenoisingMethod, blind
 
