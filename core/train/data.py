@@ -144,12 +144,22 @@ class CropSampler:
     def _cut(self, fitting: _Fitting, side: int, rng: np.random.Generator) -> Tensor:
         """A piece of a picture [3, side, side], flipped and turned."""
         chosen = fitting.indices[int(np.searchsorted(fitting.likely, rng.random(), side="right"))]
-        piece = _piece(self._picture(chosen, fitting.indices), side, rng)
+        picture = self._picture(chosen, fitting.indices)
+        reduce = self._reduction(min(picture.shape[:2]) // side, rng)
+        piece = _piece(picture, side * reduce, rng)
         if self.config.turns:
             piece = np.rot90(piece, int(rng.integers(4)))
         if self.config.flips and rng.integers(2):
             piece = piece[:, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(piece.transpose(2, 0, 1)))
+        crop = torch.from_numpy(np.ascontiguousarray(piece.transpose(2, 0, 1)))
+        return crop if reduce == 1 else matlab_imresize(crop[None], scale=1 / reduce)[0]
+
+    def _reduction(self, most: int, rng: np.random.Generator) -> int:
+        """By how much a picture that can be reduced by `most` is reduced before a crop is made of it."""
+        choice = self.config.reduce
+        if len(choice) == 1:  # nothing is drawn, so that runs without it keep their crops
+            return min(choice[0], most)
+        return min(choice[int(rng.integers(len(choice)))], most)
 
     def _picture(self, index: int, fitting: list[int]) -> NDArray[np.uint8]:
         # In place of a damaged picture the next one: the crops stay a function of seed, step and the pictures.

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from progressive_upsampling.core.train.data import MARGIN, Batch, CropSampler
 from progressive_upsampling.core.train.data_config import DataConfig
@@ -51,6 +52,40 @@ def test_crops_are_a_function_of_seed_and_step_alone(photos, config):
     forward = [one.batch(step, **SHAPE) for step in (0, 1, 7)]
     backward = [other.batch(step, **SHAPE) for step in (7, 1, 0)]
     assert all(equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
+
+
+def test_crops_are_made_of_reduced_pictures(tmp_path):
+    save(tmp_path / "a.png", noise_picture(120, 100))
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    shape = {"factors": (2,), "crop": 6, "batch": 12}  # 20 pixels a side with their margin
+    config = DataConfig(reduce=(2,), flips=False, turns=False)
+    crops = CropSampler(folder(tmp_path), 0, config).batch(0, **shape)
+    whole = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
+    places = {
+        (top % 2, left % 2): matlab_imresize(whole[:, :, top % 2 :, left % 2 :][:, :, :118, :98], scale=0.5)[0]
+        for top in range(2)
+        for left in range(2)
+    }
+    for index in range(12):
+        crop = torch.from_numpy(finest(crops, index)).permute(2, 0, 1)
+        assert any(_within(crop, reduced) for reduced in places.values())
+
+
+def test_a_reduction_is_drawn_for_each_crop_as_far_as_the_picture_allows(photos, tmp_path):
+    sampler = CropSampler(folder(photos), 0, DataConfig(reduce=(1, 2, 5)))
+    rng = np.random.default_rng(0)
+    assert {sampler._reduction(9, rng) for _ in range(50)} == {1, 2, 5}
+    assert {sampler._reduction(3, rng) for _ in range(50)} == {1, 2, 3}
+    state = rng.bit_generator.state
+    assert CropSampler(folder(photos), 0, DataConfig())._reduction(9, rng) == 1
+    assert rng.bit_generator.state == state  # the crops of runs without it stay as they were
+
+
+def _within(crop: torch.Tensor, picture: torch.Tensor) -> bool:
+    """Whether a crop is a part of a picture, [3, H, W] uint8."""
+    h, w = crop.shape[1:]
+    windows = picture.unfold(1, h, 1).unfold(2, w, 1)  # [3, y, x, h, w]
+    return bool((windows == crop[:, None, None]).all(dim=(0, 3, 4)).any())
 
 
 def test_another_step_seed_or_number_gives_other_crops(photos):

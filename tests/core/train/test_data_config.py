@@ -12,6 +12,7 @@ from progressive_upsampling.core.train.degradation import RealisticConfig
 OTHER = DataConfig(
     degradation="realistic",
     realistic=RealisticConfig(0.1, (0.2, 0.3), 0.4, ("bicubic", "area"), 0.6, (0.01, 0.02), 0.7, 0.8, 0.9, (50, 60)),
+    reduce=(1, 4),
     jitter=0.1,
     mixup=0.2,
     cutblur=0.3,
@@ -56,7 +57,7 @@ def test_everything_cannot_be_held_out():
         DataConfig(validation=1)
 
 
-@pytest.mark.parametrize("settings", [{"degradation": "blur"}, {"memory": -1}])
+@pytest.mark.parametrize("settings", [{"degradation": "blur"}, {"memory": -1}, {"reduce": ()}, {"reduce": (2, 0)}])
 def test_other_bad_settings_are_errors(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))}: expected"):
         DataConfig(**settings)
