@@ -1,6 +1,6 @@
 """Cancel in the middle of a network's pass: a poll before each of its layers.
 
-`on_step` is called between tiles, and a tile may be a whole picture, which takes a second or more on a CPU.
+`on_step` is called between tiles and strips, and those may be large: a second or more of work on a CPU.
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ from contextlib import ExitStack, contextmanager
 from torch import nn
 
 
+class _Polls(threading.local):
+    """The poll of each thread: what another thread runs is not stopped here."""
+
+    poll: Callable[[], None] | None = None
+
+
+_polls = _Polls()
+
+
 @contextmanager
 def interruptible(networks: Sequence[nn.Module], poll: Callable[[], None]) -> Iterator[None]:
-    """While it lasts, `poll` is called before every layer of the networks; results are the same.
-
-    Only what the calling thread runs is polled, so that networks which another thread runs too are not stopped there.
+    """While it lasts, `poll` is called before every layer that this thread runs of the networks; results are the same.
 
     Args:
         networks: any modules; their layers are the modules that contain no others.
@@ -26,15 +33,16 @@ def interruptible(networks: Sequence[nn.Module], poll: Callable[[], None]) -> It
         >>> with interruptible([chain], poll):
         ...     y = chain(x, scale=8)
     """
-    owner = threading.get_ident()
-
-    def before(*_: object) -> None:
-        if threading.get_ident() == owner:
-            poll()
-
+    outer, _polls.poll = _polls.poll, poll
     with ExitStack() as hooks:
-        for layer in {
-            layer for network in networks for layer in network.modules() if next(layer.children(), None) is None
-        }:
-            hooks.callback(layer.register_forward_pre_hook(before).remove)
+        hooks.callback(setattr, _polls, "poll", outer)
+        layers = {layer for network in networks for layer in network.modules() if next(layer.children(), None) is None}
+        for layer in layers:
+            hooks.callback(layer.register_forward_pre_hook(lambda *_: check_interrupted()).remove)
         yield
+
+
+def check_interrupted() -> None:
+    """Calls this thread's poll, for layers that are not run as modules; nothing outside `interruptible`."""
+    if _polls.poll is not None:
+        _polls.poll()

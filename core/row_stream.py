@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .interrupt import check_interrupted
 from .rows import Rows, bands, resample_rows, rows_for
 
 MINIMUM_ROWS = 8  # below this a strip is more kept rows than new ones
@@ -65,6 +66,7 @@ class Convolved:
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
+        check_interrupted()  # no hook of the layer is called
         reach = self._reach
         border = rows.new_zeros(*rows.shape[:2], reach, rows.shape[3]).contiguous(memory_format=torch.channels_last)
         above = border if self._kept is None else self._kept

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from progressive_upsampling.core.interrupt import interruptible
+from progressive_upsampling.core.row_stream import Chained, Convolved, Local
 
 from .tiny import picture, random_chain
 
@@ -113,6 +114,35 @@ def test_a_chain_is_stopped_inside_its_only_tile(asked: threading.Event, poll: C
     assert reports == 2  # the upsampler's end, and its preview: not the denoiser's
     asked.clear()
     assert chain(picture(), 2).isfinite().all()
+
+
+def test_a_stream_of_rows_is_stopped_inside_a_strip(asked: threading.Event, poll: Callable[[], None]) -> None:
+    convolved, ran = [nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)], 0
+
+    def count(rows: Tensor) -> Tensor:
+        nonlocal ran
+        ran += 1
+        asked.set()
+        return rows
+
+    stream = Chained(*(part for layer in convolved for part in (Convolved(layer), Local(count))))
+    with pytest.raises(Cancelled), interruptible([], poll):
+        stream.push(torch.zeros(1, 3, 9, 5), True)
+    assert ran == 1
+    asked.clear()
+    assert stream.push(torch.zeros(1, 3, 9, 5), True) is not None  # nothing polls any more
+
+
+def test_an_inner_one_does_not_end_the_outer(asked: threading.Event, poll: Callable[[], None]) -> None:
+    network = nn.Identity()
+    with interruptible([network], poll):
+        with interruptible([network], lambda: None):
+            asked.set()
+            network(torch.ones(1))
+        with pytest.raises(Cancelled):
+            network(torch.ones(1))
+    assert hooks(network) == 0
+    network(torch.ones(1))
 
 
 def test_another_thread_is_not_stopped(asked: threading.Event, poll: Callable[[], None]) -> None:
