@@ -64,7 +64,7 @@ class Settings:
             each stage by bilinear. None is 1 everywhere.
         skip: multiplier on the residual skip, 0 = off, 1 = as trained.
         fusion: whether the scales are fused after each stage.
-        tile: side of a tile in pixels, None to choose; does not change the result.
+        tile: side of the square whose area is run at a time, in pixels, None to choose; does not change the result.
         dtype: "auto", "fp32", "bf16" or "fp16".
 
     Raises:

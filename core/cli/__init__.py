@@ -264,7 +264,7 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="how fast, beside its peers, in one run",
         description="Time this package beside its peers by turns, and tell medians and ratios. Suite inference: the "
         "chain from 128 to 1024 beside the same networks in plain float32 and beside what the machine can do; "
-        "attention; 100 small pictures. Suite tiling: exact tiles beside overlapping ones that are blended. Suite "
+        "attention; 100 small pictures. Suite tiling: exact strips beside overlapping tiles that are blended. Suite "
         "training: a step of a recipe beside a plain loop over the same network. Suite memory: results of 1 to 64 "
         "megapixels.",
     )
