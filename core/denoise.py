@@ -160,7 +160,7 @@ class _Evaluator:
     def __init__(self, model: Denoiser, image: Tensor, tile: int | None, dtype: str, progress: Progress) -> None:
         self.model, self.device, self.progress = model, image.device, progress
         self.dtype = resolve_dtype(dtype, image.device)
-        side = automatic_tile(model, self.dtype, (image.shape[2], image.shape[3])) if tile is None else tile
+        side = auto_tile(bytes_per_pixel(model.config.unet, self.dtype), halo=0) if tile is None else tile
         check_integer(side, "tile", minimum=1)
         self.side = min(side, CPU_SIDE) if self.device.type == "cpu" else side
 
@@ -195,11 +195,6 @@ class _Evaluator:
             if rows is not None:
                 return run_in_rows(stream, images, rows=rows, on_rows=report, out=out)
             return run_tiled(whole, images, halo=0, tile=max(self.side, H, W), on_tile=report, out=out)
-
-
-def automatic_tile(model: Denoiser, dtype: torch.dtype, size: tuple[int, int]) -> int:
-    """Side of a tile that fits the memory budget, for an image of (height, width), in pixels."""
-    return auto_tile(bytes_per_pixel(model.config.unet, dtype), model.halo, model.align, whole=size)
 
 
 def bytes_per_pixel(config: UNetConfig, dtype: torch.dtype) -> float:

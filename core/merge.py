@@ -5,7 +5,7 @@ The graph of separate nodes and the chain both come here, so that they give the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def skip_in_bands(
         current: `[B, C, H, W]` float32 in 0..1, C of 1, 3 or 4; overwritten.
         previous: `[B, C, H', W']` float32 in 0..1, any size; brought to H×W by bicubic.
         weights: one in 0..1 for each band of a Laplacian pyramid, finest first; all 0 change nothing.
-        band: pixels that are worked on at a time, of all images together; no effect on the result.
+        band: pixels that are worked on at a time, of whole images as long as they fit; no effect on the result.
         on_band: called with (rows done, rows in all) after each band; may raise to cancel.
 
     Returns:
@@ -49,14 +49,16 @@ def skip_in_bands(
     B, _, H, W = current.shape
     if not any(weights):
         return current.clamp_(0, 1)
-    original = Original(current)
-    for rows in bands(H, max(band // (B * W), 1)):
-        read = rows_to_weigh(H, len(weights), rows)
-        now = Rows(original.read(read), read.start, H)
-        change = Rows(_scaled(previous, (H, W), read) - now.pixels, read.start, H)
-        current[:, :, rows] = (now.part(rows) + weighed_rows(change, weights, rows)).clamp_(0, 1)
-        if on_band is not None:
-            on_band(rows.stop, H)
+    for some in _groups(B, H * W, band):
+        target, source = current[some], previous[some]
+        original = Original(target)
+        for rows in bands(H, max(band // (len(target) * W), 1)):
+            read = rows_to_weigh(H, len(weights), rows)
+            now = Rows(original.read(read), read.start, H)
+            change = Rows(_scaled(source, (H, W), read) - now.pixels, read.start, H)
+            target[:, :, rows] = (now.part(rows) + weighed_rows(change, weights, rows)).clamp_(0, 1)
+            if on_band is not None:
+                on_band(some.start * H + len(target) * rows.stop, B * H)
     return current
 
 
@@ -76,7 +78,8 @@ def fuse_in_bands(
         model: weighs them.
         out: takes the result, `[B, 3, H, W]`; may be one of the images, if it has this size.
         maps: takes the weights, `[B, N, H, W]`; None leaves them out.
-        band: pixels of the result that are worked on at a time, of all images together; no effect on the result.
+        band: pixels of the result that are worked on at a time, of whole images as long as they fit; no effect on the
+            result.
         on_band: called with (rows done, rows in all) after each band; may raise to cancel.
 
     Returns:
@@ -87,20 +90,28 @@ def fuse_in_bands(
     """
     B, _, H, W = out.shape
     check_size((H, W))
-    original = Original(out)
-    for rows in bands(H, max(band // (B * W) // model.align, 1) * model.align):
-        seen = aligned(rows, H, model.halo, model.align)
-        scaled = [
-            original.read(seen) if shares_memory(image, out) else _scaled(image, (H, W), seen) for image in images
-        ]
-        result = fuse(scaled, "learned", model=model)
-        kept = slice(rows.start - seen.start, rows.stop - seen.start)
-        out[:, :, rows] = result.image[:, :, kept]
-        if maps is not None:
-            maps[:, :, rows] = result.weights[:, :, kept]
-        if on_band is not None:
-            on_band(rows.stop, H)
+    for some in _groups(B, H * W, band):
+        target = out[some]
+        original = Original(target)
+        for rows in bands(H, max(band // (len(target) * W) // model.align, 1) * model.align):
+            seen = aligned(rows, H, model.halo, model.align)
+            scaled = [
+                original.read(seen) if shares_memory(image, out) else _scaled(image[some], (H, W), seen)
+                for image in images
+            ]
+            result = fuse(scaled, "learned", model=model)
+            kept = slice(rows.start - seen.start, rows.stop - seen.start)
+            target[:, :, rows] = result.image[:, :, kept]
+            if maps is not None:
+                maps[some, :, rows] = result.weights[:, :, kept]
+            if on_band is not None:
+                on_band(some.start * H + len(target) * rows.stop, B * H)
     return out
+
+
+def _groups(count: int, pixels: int, band: int) -> Iterator[slice]:
+    """The images of a batch, of so many pixels each, in groups that fit into a band; an image at least."""
+    return bands(count, max(band // pixels, 1))
 
 
 def _scaled(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:

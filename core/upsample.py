@@ -92,10 +92,12 @@ def _passes(image: Tensor, size: tuple[int, int], method: nn.Module | Enlarge) -
 
 def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, on_step: OnStep) -> Tensor:
     compute = resolve_dtype(dtype, rgb.device)
-    H, W = rgb.shape[2:]
-    side = automatic_tile(network, compute, (H, W)) if tile is None else tile
-    check_integer(side, "tile", minimum=1)
-    scale, halo = int(network.scale), int(network.halo)  # type: ignore[arg-type]
+    scale, (H, W) = int(network.scale), rgb.shape[2:]  # type: ignore[arg-type]
+    streamed = isinstance(network, EDSR)
+    halo = 0 if streamed else int(network.halo)  # type: ignore[arg-type]
+    if tile is None:
+        tile = auto_tile(bytes_per_pixel(network, compute), halo, whole=None if streamed else (H, W))
+    check_integer(tile, "tile", minimum=1)
 
     def run(crop: Tensor) -> Tensor:
         return network(crop.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)
@@ -105,8 +107,8 @@ def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, 
 
     with torch.no_grad(), autocast(rgb.device, compute):
         if not isinstance(network, EDSR):
-            return run_tiled(run, [rgb], scale=scale, halo=halo, tile=side, on_tile=report)
-        side = min(side, CPU_SIDE) if rgb.device.type == "cpu" else side
+            return run_tiled(run, [rgb], scale=scale, halo=halo, tile=tile, on_tile=report)
+        side = min(tile, CPU_SIDE) if rgb.device.type == "cpu" else tile
         rows = rows_at_a_time(H, W, side)
         if rows is None:
             return run_tiled(run, [rgb], scale=scale, halo=halo, tile=max(side, H, W), on_tile=report)
@@ -115,11 +117,6 @@ def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, 
             return Chained(network.stream(H), Local(lambda found: found.float().clamp_(0, 1)))
 
         return run_in_rows(stream, [rgb], scale=scale, rows=rows, on_rows=report)
-
-
-def automatic_tile(network: nn.Module, dtype: torch.dtype, size: tuple[int, int]) -> int:
-    """Side of a tile that fits the memory budget, for an image of (height, width), in input pixels."""
-    return auto_tile(bytes_per_pixel(network, dtype), int(network.halo), whole=size)  # type: ignore[arg-type]
 
 
 def bytes_per_pixel(network: nn.Module, dtype: torch.dtype) -> float:

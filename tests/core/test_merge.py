@@ -65,6 +65,15 @@ def test_every_band_is_reported() -> None:
         assert calls == [(4, 20), (8, 20), (12, 20), (16, 20), (20, 20)]
 
 
+def test_whole_images_of_a_batch_go_together_as_long_as_they_fit() -> None:
+    calls: list[tuple[int, int]] = []
+    current, previous = picture(20, 30, 3, seed=1), picture(10, 15, 3)
+    whole = skip(current, previous, "weighted", weights=[0.5])
+    skip_in_bands(current, previous, [0.5], band=1200, on_band=lambda *call: calls.append(call))
+    assert calls == [(40, 60), (60, 60)]
+    torch.testing.assert_close(current, whole, atol=2e-6, rtol=0)
+
+
 def test_images_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(ValueError, match=r"previous: expected \[1, 3, H, W\] as current, got \(1, 4, 5, 6\)"):
         skip_in_bands(picture(5, 6), picture(5, 6, channels=4), [0.5])

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from progressive_upsampling.core import resample, upsample
 from progressive_upsampling.core import row_stream as streams
+from progressive_upsampling.core.denoise import regress
+from progressive_upsampling.core.denoiser import Denoiser, DenoiserConfig
 from progressive_upsampling.core.unet import AttnUNet, UNetConfig
 from progressive_upsampling.core.upsamplers import EDSR, EDSRConfig
 
@@ -193,3 +195,13 @@ def test_a_cancel_is_noticed_after_a_strip() -> None:
 def test_a_tile_that_is_none_is_refused(tile: float) -> None:
     with pytest.raises((TypeError, ValueError), match="tile"):
         upsample(image(64, 64), (128, 128), edsr(), tile=tile)  # type: ignore[arg-type]
+
+
+def test_small_images_of_a_batch_run_together() -> None:
+    calls: list[int] = []
+    network, denoiser = edsr(), Denoiser(DenoiserConfig())
+    for module in (network, denoiser.unet):
+        module.register_forward_hook(lambda module, inputs, result: calls.append(len(result)))
+    large = upsample(image(16, 16, batch=40), (32, 32), network)
+    regress(denoiser, large)
+    assert calls == [40, 40]
