@@ -52,21 +52,9 @@ class Row:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of `evaluate_folder`.
+class Means:
+    """What evaluations have in common: means over their rows, and JSON. A subclass is a dataclass with both fields."""
 
-    Args:
-        folder: name of the folder.
-        scale: factor.
-        channel: "y" or "rgb".
-        methods: method names, "bicubic" first.
-        rows: one per picture and method, pictures in the order of their names.
-    """
-
-    folder: str
-    scale: int
-    channel: str
     methods: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -87,8 +75,28 @@ class Evaluation:
 
     def to_json(self) -> str:
         """The evaluation as JSON text: its fields, and "mean" by method; an infinite PSNR becomes null."""
-        content = asdict(self) | {"mean": {name: asdict(self.mean(name)) for name in self.methods}}
+        fields = asdict(self)  # type: ignore[call-overload]
+        content = fields | {"mean": {name: asdict(self.mean(name)) for name in self.methods}}
         return json.dumps(without_infinity(content), indent=2, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Evaluation(Means):
+    """The result of `evaluate_folder`.
+
+    Args:
+        folder: name of the folder.
+        scale: factor.
+        channel: "y" or "rgb".
+        methods: method names, "bicubic" first.
+        rows: one per picture and method, pictures in the order of their names.
+    """
+
+    folder: str
+    scale: int
+    channel: str
+    methods: tuple[str, ...]
+    rows: tuple[Row, ...]
 
 
 @torch.no_grad()

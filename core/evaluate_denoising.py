@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_image, check_number
+from .checks import check_image, check_number
 from .denoise import denoise
 from .denoiser import Denoiser
-from .evaluate import Row, mean_row, picture_paths, read_8bit, without_infinity
+from .evaluate import Means, Row, picture_paths, read_8bit
 from .metrics import psnr, radial_spectrum_error, ssim
 from .noise import inject_noise
 from .perceptual_distance import PerceptualDistance
@@ -27,7 +26,7 @@ DenoisingMethod = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
-class DenoisingEvaluation:
+class DenoisingEvaluation(Means):
     """The result of `evaluate_denoising`.
 
     Args:
@@ -41,26 +40,6 @@ class DenoisingEvaluation:
     sigma: float
     methods: tuple[str, ...]
     rows: tuple[Row, ...]
-
-    def mean(self, method: str) -> Row:
-        """Mean over the pictures.
-
-        Args:
-            method: one of `methods`.
-
-        Returns:
-            A row whose picture is "mean".
-
-        Raises:
-            ValueError: no such method.
-        """
-        check_choice(method, "method", self.methods)
-        return mean_row(self.rows, method)
-
-    def to_json(self) -> str:
-        """The evaluation as JSON text: its fields, and "mean" by method; an infinite PSNR becomes null."""
-        content = asdict(self) | {"mean": {name: asdict(self.mean(name)) for name in self.methods}}
-        return json.dumps(without_infinity(content), indent=2, allow_nan=False)
 
 
 @torch.no_grad()
