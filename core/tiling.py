@@ -73,14 +73,14 @@ def auto_tile(
         bytes_per_pixel: working memory a network needs for each input pixel.
         halo, align: as `tiles`.
         budget: bytes.
-        whole: (height, width) of what is to be tiled: if all of it fits, it is one tile, which needs no halo.
+        whole: (height, width) of what is to be tiled: if all of it fits, no halo is needed.
 
     Returns:
         A multiple of `align`, at least MINIMUM_TILE; the longer side of an image that fits.
     """
     pixels = max(budget, 0.0) / max(bytes_per_pixel, 1e-9)
     if whole is not None and math.prod(whole) <= pixels:
-        return max(whole)
+        return max(*whole, int(math.sqrt(pixels)))  # no less, so that small images of a batch run together
     side = int(math.sqrt(pixels)) - 2 * (halo + align)
     return max(math.ceil(MINIMUM_TILE / align), side // align) * align
 

@@ -12,7 +12,7 @@ from progressive_upsampling.core import row_stream as streams
 from progressive_upsampling.core.denoise import regress
 from progressive_upsampling.core.denoiser import Denoiser, DenoiserConfig
 from progressive_upsampling.core.unet import AttnUNet, UNetConfig
-from progressive_upsampling.core.upsamplers import EDSR, EDSRConfig
+from progressive_upsampling.core.upsamplers import EDSR, ESPCN, EDSRConfig, ESPCNConfig
 
 SIZES = [(1, 9), (2, 5), (7, 30), (33, 8), (64, 17)]
 
@@ -205,3 +205,7 @@ def test_small_images_of_a_batch_run_together() -> None:
     large = upsample(image(16, 16, batch=40), (32, 32), network)
     regress(denoiser, large)
     assert calls == [40, 40]
+    small = ESPCN(ESPCNConfig()).eval()
+    small.register_forward_hook(lambda module, inputs, result: calls.append(len(result)))
+    upsample(image(16, 16, batch=40), (32, 32), small)
+    assert calls[2:] == [40]
