@@ -134,7 +134,7 @@ class Grouped:
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
-        known = rows if self._kept is None else torch.cat([self._kept, rows], 2)
+        known = _following(self._kept, rows)
         whole = known.shape[2] // self._size * self._size
         self._kept = known[:, :, whole:].clone() if known.shape[2] > whole else None
         return self._function(known[:, :, :whole]) if whole else None
@@ -154,7 +154,7 @@ class Interpolated:
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
-        known = rows if self._kept is None else torch.cat([self._kept, rows], 2)
+        known = _following(self._kept, rows)
         end = self._start + known.shape[2]
         # the last row of the result that lies at or above the centre of the last one known
         ready = end * self._scale if last else (self._scale * (2 * end - 1) + 1) // 2
@@ -177,24 +177,24 @@ class Bicubic:
 
     def __init__(self, height: int, scale: int) -> None:
         self._height, self._scale = height, scale
-        self._kept = torch.empty(0)
+        self._kept: Tensor | None = None
         self._start = self._done = 0  # number of the first row that is kept, and of the next one of the result
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
-        self._kept = torch.cat([self._kept, rows], 2) if self._kept.ndim == 4 else rows
-        known, target = self._start + self._kept.shape[2], self._height * self._scale
+        self._kept = pixels = _following(self._kept, rows)
+        known, target = self._start + pixels.shape[2], self._height * self._scale
         end = known * self._scale
         while end > self._done and self._source(end).stop > known:
             end -= 1
         if end <= self._done:
             return None
-        pixels = Rows(self._kept, self._start, self._height)
+        source = Rows(pixels, self._start, self._height)
         size = (target, rows.shape[3] * self._scale)
-        result = resample_rows(pixels, size, slice(self._done, end), "bicubic")
+        result = resample_rows(source, size, slice(self._done, end), "bicubic")
         self._done = end
         first = known if end == target else self._source(end + 1).start
-        self._kept, self._start = self._kept[:, :, first - self._start :].clone(), first
+        self._kept, self._start = pixels[:, :, first - self._start :].clone(), first
         return result
 
     def _source(self, end: int) -> slice:
@@ -246,7 +246,7 @@ class _Waiting:
         """Takes rows, and tells how many of the result wait."""
         found = self._stream.push(rows, last)
         if found is not None:
-            self._rows = found if self._rows is None else torch.cat([self._rows, found], 2)
+            self._rows = _following(self._rows, found)
         return 0 if self._rows is None else self._rows.shape[2]
 
     def take(self, count: int) -> Tensor:
@@ -256,6 +256,11 @@ class _Waiting:
             raise ValueError(f"count: expected 0, as no row waits, got {count}")
         self._rows = waiting[:, :, count:].clone() if waiting.shape[2] > count else None
         return waiting[:, :, :count]
+
+
+def _following(kept: Tensor | None, rows: Tensor) -> Tensor:
+    """Rows after those that were kept."""
+    return rows if kept is None else torch.cat([kept, rows], 2)
 
 
 def layer_by_layer(layers: Iterable[nn.Module]) -> list[Stream]:
