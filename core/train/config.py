@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -9,8 +10,10 @@ from ..chain import ChainConfig
 from ..checks import check_choice, check_integer, check_number
 from ..precision import DTYPES
 from ..upsamplers import build_upsampler
+from ..upsamplers.registry import upsampler_config
 from .adversarial import AdversarialConfig
 from .data_config import DataConfig
+from .learner import OPTIMIZERS
 from .losses import CHANNELS, PIXEL_LOSSES
 from .perceptual import PerceptualConfig
 from .phase import PhaseConfig
@@ -97,6 +100,8 @@ class TrainConfig:
         adversarial: how the discriminator of adversarial phases is made and trained.
         data: how pictures become crops.
         seed: 0..2^32-1, of everything random in the run; a step's crops and noise depend on it and the step alone.
+        optimizer: of the model, "adam", or "muon" (see `muon`), whose learning rates are some 25 times Adam's. The
+            discriminator has Adam.
         ema: decay of the averaged weights that are kept, after its own warm-up.
         clip: largest norm of the gradient.
         dtype: format of the forward pass, see `core.precision`.
@@ -114,6 +119,7 @@ class TrainConfig:
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
+    optimizer: str = "adam"
     ema: float = 0.999
     clip: float = 0.5
     dtype: str = "auto"
@@ -134,6 +140,7 @@ class TrainConfig:
             raise ValueError(f"loss.border: expected less than half of a crop of {smallest}, got {self.loss.border}")
         if self.upsampler is not None:
             self._check_upsampler(self.upsampler)
+        check_choice(self.optimizer, "optimizer", OPTIMIZERS)
         check_number(self.ema, "ema", 0, 1)
         check_number(self.clip, "clip", above=0)
         for name in ("validate_every", "save_every"):
@@ -193,9 +200,18 @@ class TrainConfig:
         """The run for a model that is trained already: no stage takes over another one's weights.
 
         Args:
-            model: the config of the chain, or of the single upsampler, to start from.
+            model: the config of the chain, or of the single upsampler, to start from. The run keeps its own scale
+                where the two differ in nothing else.
         """
         phases = tuple(replace(phase, start_from=0) for phase in self.phases)
+        if isinstance(model, dict) and self.upsampler is not None:
+            own = upsampler_config(build_upsampler(self.upsampler))
+            return replace(self, upsampler=own if alike_but_for_scale(own, model) else dict(model), phases=phases)
         if isinstance(model, ChainConfig):
             return replace(self, chain=model, upsampler=None, phases=phases)
         return replace(self, upsampler=dict(model), phases=phases)
+
+
+def alike_but_for_scale(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two configs of single upsamplers differ in nothing but their scale, if in that."""
+    return {**one, "scale": None} == {**other, "scale": None}

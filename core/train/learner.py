@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .muon import Muon, matrices
+
+OPTIMIZERS = ("adam", "muon")
 BETAS = (0.9, 0.99)  # a shorter memory of squares than Adam's own: losses here change their size with the phase
 
 
 class Learner:
-    """A network and the Adam that trains it.
+    """A network and the optimiser that trains it.
 
     Args:
         name: prefix of its tensors in the run's state; "" for the model itself.
         network: the weights.
         clip: largest norm of the gradient.
         scaler: of the losses, see `setup.loss_scaler`.
+        method: of `OPTIMIZERS`.
 
     Attributes:
         optimizer: of the parameters that are trained.
     """
 
-    def __init__(self, name: str, network: nn.Module, clip: float, scaler: torch.amp.GradScaler) -> None:
-        self.name, self.network, self.clip, self.scaler = name, network, clip, scaler
+    def __init__(
+        self, name: str, network: nn.Module, clip: float, scaler: torch.amp.GradScaler, method: str = "adam"
+    ) -> None:
+        self.name, self.network, self.clip, self.scaler, self.method = name, network, clip, scaler, method
         self._trained: list[nn.Parameter] = []
         self.begin({})
 
@@ -43,21 +50,20 @@ class Learner:
         Raises:
             ValueError: a pattern that no parameter matches, or all parameters frozen.
         """
-        groups: dict[float, list[nn.Parameter]] = {}
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        weights = {id(weight) for weight in matrices(self.network)} if self.method == "muon" else set()
         for name, parameter in self.network.named_parameters():
             rate = rate_of(name, rates)
             parameter.requires_grad_(rate > 0)
             if rate > 0:
-                groups.setdefault(rate, []).append(parameter)
+                groups.setdefault((rate, id(parameter) in weights), []).append(parameter)
         check_rates(self.network, rates)
         self._trained = [parameter for group in groups.values() for parameter in group]
-        # one kernel for all parameters, where it is known to be there
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self._trained)
-        self.optimizer = torch.optim.Adam(
-            [{"params": group, "multiplier": rate} for rate, group in groups.items()],
-            lr=1e-4,
-            betas=BETAS,
-            fused=fused or None,
+        self.optimizer = _optimizer(
+            self.method,
+            [{"params": group, "multiplier": rate, "matrices": matrix} for (rate, matrix), group in groups.items()],
+            # one kernel for all parameters, where it is known to be there
+            fused=all(parameter.device.type in ("cpu", "cuda") for parameter in self._trained),
         )
 
     def set_rate(self, rate: float) -> None:
@@ -81,6 +87,12 @@ class Learner:
     def step(self) -> None:
         """Takes the step of the gradient, once it is clipped."""
         self.scaler.step(self.optimizer)
+
+
+def _optimizer(method: str, groups: list[dict[str, Any]], fused: bool) -> torch.optim.Adam:
+    if method == "muon":
+        return Muon(groups, lr=1e-4, betas=BETAS)
+    return torch.optim.Adam(groups, lr=1e-4, betas=BETAS, fused=fused or None)
 
 
 def rate_of(name: str, rates: Mapping[str, float]) -> float:

@@ -18,7 +18,7 @@ from .ema import EMA
 from .learner import Learner
 
 KIND = "training state"
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 @dataclass
@@ -143,7 +143,7 @@ def _moments_of(pattern: str, parameter: nn.Parameter, tensors: Mapping[str, Ten
     for key in _MOMENTS:
         tensor = tensors.get(pattern.format(key))
         if tensor is not None:
-            # in the parameter's own layout, as Adam would have made it; Adam keeps its step on the CPU
+            # in the parameter's own layout, as the optimiser would have made it; Adam keeps its step on the CPU
             yield key, tensor.clone() if key == "step" else torch.empty_like(parameter).copy_(tensor).detach()
 
 

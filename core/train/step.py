@@ -47,7 +47,7 @@ class Stepper:
         self._config, self._device, self._world, self._scaler = config, device, world, scaler
         self._objective = objective
         self._losses = _Losses(config, task, model, objective, device, dtype)
-        self.learner = Learner("", model, config.clip, scaler)
+        self.learner = Learner("", model, config.clip, scaler, config.optimizer)
         self._wrapped: nn.Module = self._losses
 
     def begin(self, phase: PhaseConfig) -> None:

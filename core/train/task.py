@@ -13,7 +13,7 @@ from ..chain import Chain, ChainConfig, channels_last
 from ..upsample import upsample
 from ..upsamplers import Upsampler, build_upsampler, save_upsampler
 from ..upsamplers.registry import upsampler_config
-from .config import LossConfig, TrainConfig
+from .config import LossConfig, TrainConfig, alike_but_for_scale
 from .losses import inner, pixel_loss
 from .phase import PhaseConfig
 from .share import Share
@@ -46,10 +46,8 @@ class ChainTask:
 
     def inherit(self, model: nn.Module, average: nn.Module, phase: PhaseConfig) -> None:
         """A stage that is trained for the first time takes over the averaged weights that fit of another one."""
-        source = _chain(average).stage(phase.start_from).state_dict()
         target = _chain(model).stage(phase.stages)
-        fitting = {k: v for k, v in target.state_dict().items() if k in source and source[k].shape == v.shape}
-        target.load_state_dict({k: source[k] for k in fitting}, strict=False)
+        _take_over(target, _chain(average).stage(phase.start_from).state_dict())
         _chain(average).stage(phase.stages).load_state_dict(target.state_dict())
 
     def save(self, model: nn.Module, path: Path, provenance: Mapping[str, Any]) -> None:
@@ -113,23 +111,35 @@ def check_fits(init: Model, config: TrainConfig) -> None:
     """Checks that a run can start from a model.
 
     Raises:
-        ValueError: it has another config.
+        ValueError: it has another config, and differs not only in an upsampler's scale.
     """
     wanted = config.chain if config.upsampler is None else upsampler_config(build_upsampler(config.upsampler))
-    if config_of(init) != wanted:
+    found = config_of(init)
+    scaled = isinstance(wanted, dict) and isinstance(found, dict) and alike_but_for_scale(found, wanted)
+    if found != wanted and not scaled:
         got = type(init).__name__ if isinstance(init, Chain) != isinstance(wanted, ChainConfig) else "another shape"
         told = "chain" if isinstance(wanted, ChainConfig) else str(wanted.get("kind"))
         raise ValueError(f"init: expected a model with the config of the run, a {told}, got {got}")
 
 
 def trainable(task: Task, init: Model | None, seed: int, device: torch.device) -> nn.Module:
-    """A model of the run's own, ready for training: a copy of `init`, or one at birth, which the seed decides."""
+    """A model of the run's own, ready for training: a copy of `init`, or one at birth, which the seed decides.
+
+    An upsampler of another scale gives the weights that fit, all but the last layers': so Lim 2017 trained EDSR ×3 and
+    ×4.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.build()
     if init is not None:
-        model.load_state_dict(init.state_dict())
+        _take_over(model, init.state_dict())
     return channels_last(model.to(device)).train()  # pyright: ignore
+
+
+def _take_over(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copies the weights that a network has, too, in the same shape."""
+    own = network.state_dict()
+    network.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}})
 
 
 def _chain(model: nn.Module) -> Chain:

@@ -75,6 +75,20 @@ def test_it_goes_on_from_a_model_which_stays_as_it_is(photos, tmp_path):
     assert not all(map(torch.equal, before, model.parameters()))
 
 
+@pytest.mark.parametrize("upsampler", KINDS, ids=lambda kind: f"{kind['kind']}_x{kind['scale']}")
+def test_a_network_of_another_scale_gives_the_weights_that_fit(photos, tmp_path, upsampler):
+    scale = 2 if upsampler["scale"] == 4 else 4
+    init = build_upsampler({**upsampler, "scale": scale})
+    run = config(upsampler).starting_from(config_of(init))
+    assert run.upsampler["scale"] == upsampler["scale"]
+    start = Trainer(run, photos, tmp_path / "run", init=init).model.state_dict()
+    birth = Trainer(run, photos, tmp_path / "run").model.state_dict()
+    theirs = init.state_dict()
+    fitting = {name for name, weight in start.items() if theirs[name].shape == weight.shape}
+    assert {name for name in start if not name.startswith(("tail.", "last."))} <= fitting
+    assert all(torch.equal(weight, (theirs if name in fitting else birth)[name]) for name, weight in start.items())
+
+
 def test_a_model_of_another_kind_or_shape_is_refused():
     with pytest.raises(ValueError, match=r"init: expected .* a chain, got FSRCNN"):
         check_fits(build_upsampler(KINDS[3]), tiny_config())

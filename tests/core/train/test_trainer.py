@@ -94,9 +94,9 @@ def measures(*factors: str) -> list[str]:
     return [name for factor in factors for name in (factor, f"{factor}_ssim")]
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_a_run_stopped_after_every_step_is_the_run_never_stopped(photos, tmp_path, dtype):
-    config = tiny_config(dtype=dtype)
+@pytest.mark.parametrize(("dtype", "optimizer"), [("fp32", "adam"), ("bf16", "adam"), ("fp32", "muon")])
+def test_a_run_stopped_after_every_step_is_the_run_never_stopped(photos, tmp_path, dtype, optimizer):
+    config = tiny_config(dtype=dtype, optimizer=optimizer)
     Trainer(config, photos, tmp_path / "a", val=photos).run()
     for step in range(1, 6):
         with pytest.raises(Stop):
