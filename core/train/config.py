@@ -44,8 +44,6 @@ class LossConfig:
             least error that detail 0 shows, or "refined", an estimate from noise as detail 1 shows it. The other one
             is left to the pixel losses.
         channel: what the pixel loss sees: "rgb", or "y", the luma of BT.601 in 0..1, for networks that see no more.
-        border: pixels of the input along the edges of a crop whose results the terms leave out, because a network
-            that pads with zeros makes them of the padding. A small one would else learn little but that.
     """
 
     output: float = 1.0
@@ -61,7 +59,6 @@ class LossConfig:
     pixel: str = "l1"
     channel: str = "rgb"
     judge: str = "output"
-    border: int = 0
 
     def __post_init__(self) -> None:
         weights = {item.name: getattr(self, item.name) for item in fields(self) if item.type == "float"}
@@ -72,7 +69,6 @@ class LossConfig:
         check_choice(self.pixel, "pixel", list(PIXEL_LOSSES))
         check_choice(self.channel, "channel", CHANNELS)
         check_choice(self.judge, "judge", JUDGED)
-        check_integer(self.border, "border", 0)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -135,9 +131,6 @@ class TrainConfig:
                 "phases: expected adversarial ones where loss.adversarial or loss.feature_matching is above 0, "
                 f"and nowhere else, got weights {self.loss.adversarial} and {self.loss.feature_matching}"
             )
-        smallest = min(phase.crop for phase in self.phases)
-        if 2 * self.loss.border >= smallest:
-            raise ValueError(f"loss.border: expected less than half of a crop of {smallest}, got {self.loss.border}")
         if self.upsampler is not None:
             self._check_upsampler(self.upsampler)
         check_choice(self.optimizer, "optimizer", OPTIMIZERS)

@@ -98,11 +98,6 @@ PIXEL_LOSSES: dict[str, ImageLoss] = {"l1": l1, "l2": l2, "charbonnier": charbon
 CHANNELS = ("rgb", "y")
 
 
-def inner(image: Tensor, border: int) -> Tensor:
-    """An image [B, C, H, W] without so many pixels along each edge."""
-    return image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
-
-
 def pixel_loss(kind: str, channel: str = "rgb") -> ImageLoss:
     """The pixel loss of a name.
 

@@ -14,7 +14,7 @@ from ..upsample import upsample
 from ..upsamplers import Upsampler, build_upsampler, save_upsampler
 from ..upsamplers.registry import upsampler_config
 from .config import LossConfig, TrainConfig, alike_but_for_scale
-from .losses import inner, pixel_loss
+from .losses import pixel_loss
 from .phase import PhaseConfig
 from .share import Share
 from .unroll import ImageTerms, unrolled_losses
@@ -72,8 +72,7 @@ class UpsamplerTask:
     def losses(self, model: nn.Module, share: Share, loss: LossConfig, image_terms: ImageTerms) -> dict[str, Tensor]:
         """The weighted share of each term."""
         image, target = share.batch.scales
-        border = loss.border * self.factors(1)[0]
-        output, target = inner(model(image), border), inner(target, border)
+        output = model(image)
         terms = image_terms(output, target)
         if loss.output:
             terms["output"] = pixel_loss(loss.pixel, loss.channel)(output, target)

@@ -20,7 +20,7 @@ from ..resample import resample
 from ..residual import skip
 from ..stage import Stage
 from .config import LossConfig
-from .losses import inner, pixel_loss
+from .losses import pixel_loss
 from .share import Share
 
 TIME_RANGE = (0.05, 1.0)
@@ -57,22 +57,20 @@ def unrolled_losses(
         stage = chain.stage(number)
         up = stage.upsampler(image)
         output = stage.denoiser.regression(up)
-        border = loss.border * target.shape[-1] // scales[0].shape[-1]
-        found = _noisy_terms(stage, up, target, share, number, loss, border)
+        found = _noisy_terms(stage, up, target, share, number, loss)
         before = resample(image, (target.shape[2], target.shape[3]))
         output = _skip_and_fuse(stage, output, before)
-        truth = inner(target, border)
         if loss.output:
-            found["output"] = share.weight * pixel(inner(output, border), truth)
+            found["output"] = share.weight * pixel(output, target)
         if loss.upsampler:
-            found["upsampler"] = share.weight * pixel(inner(up, border), truth)
+            found["upsampler"] = share.weight * pixel(up, target)
         if loss.controller:
             known = up.detach()
-            expected = inner(stage.controller(known), border)
-            found["controller"] = share.weight * laplace_nll(truth - inner(known, border), expected)
+            expected = stage.controller(known)
+            found["controller"] = share.weight * laplace_nll(target - known, expected)
         if image_terms is not None:
             judged = output if loss.judge == "output" else _refined(stage, up, target, before, share, number)
-            found |= {name: share.weight * value for name, value in image_terms(inner(judged, border), truth).items()}
+            found |= {name: share.weight * value for name, value in image_terms(judged, target).items()}
         for name, value in found.items():
             terms.setdefault(name, []).append(value)
         image = output
@@ -87,7 +85,7 @@ def weighted_sum(terms: dict[str, Tensor], loss: LossConfig) -> Tensor:
 
 
 def _noisy_terms(
-    stage: Stage, up: Tensor, target: Tensor, share: Share, number: int, loss: LossConfig, border: int
+    stage: Stage, up: Tensor, target: Tensor, share: Share, number: int, loss: LossConfig
 ) -> dict[str, Tensor]:
     """The losses of the noisy paths on the share's noisy crops; 0 where the noisy ones are all in other shares."""
     names = [name for name in ("refine", "blind") if getattr(loss, name)]
@@ -106,11 +104,11 @@ def _noisy_terms(
         z = (1 - eta) * (x - y) + eta.sqrt() * sigma * noise
         c_out = denoiser.coefficients(sigma, eta)[1]
         error = (denoiser(z, y, sigma, eta) - x).abs() / c_out
-        terms["refine"] = share.noisy_weight * denoiser.config.sigma_r * inner(error, border).mean()
+        terms["refine"] = share.noisy_weight * denoiser.config.sigma_r * error.mean()
     if loss.blind:
         tau = (denoiser.config.sigma_r**2 + sigma**2).sqrt()
         error = (denoiser.blind(y + sigma * noise, sigma) - x).abs() / tau
-        terms["blind"] = share.noisy_weight * denoiser.config.sigma_r * inner(error, border).mean()
+        terms["blind"] = share.noisy_weight * denoiser.config.sigma_r * error.mean()
     return terms
 
 

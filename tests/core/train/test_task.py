@@ -113,31 +113,6 @@ def test_the_luma_loss_sees_luma_alone():
     )
 
 
-def test_the_border_is_left_out_of_every_term():
-    task = UpsamplerTask(KINDS[2])
-    network = task.build()
-    generator = torch.Generator().manual_seed(0)
-    image, target = torch.rand(1, 3, 9, 8, generator=generator), torch.rand(1, 3, 36, 32, generator=generator)
-    share = Share(Batch((image, target)), (0,), 1, 1, 0, (1.0, 1.0), 0)
-
-    def mean(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"mean": (output - target).mean()}
-
-    found = task.losses(network, share, replace(ONLY_OUTPUT, pixel="l1", border=2), mean)
-    error = (network(image) - target)[:, :, 8:-8, 8:-8]
-    assert torch.allclose(found["output"], error.abs().mean()) and torch.allclose(found["mean"], error.mean())
-
-
-@pytest.mark.parametrize("border", [-1, 4, 1.5])
-def test_a_border_that_leaves_nothing_is_refused(border):
-    with pytest.raises((TypeError, ValueError), match="border"):
-        config(
-            upsampler=KINDS[0],
-            phases=(PhaseConfig(stages=1, steps=1, crop=8),),
-            loss=replace(ONLY_OUTPUT, border=border),
-        )
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
