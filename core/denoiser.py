@@ -96,6 +96,10 @@ class Denoiser(nn.Module):
         """
         return self.whole(Blind(self), noisy, sigma)
 
+    def blind_error(self, sigma: Tensor) -> Tensor:
+        """tau, how far a noisy image is from the truth: the upsampler's error and the noise, in one."""
+        return (self.config.sigma_r**2 + sigma**2).sqrt()
+
     def coefficients(self, sigma: Tensor, eta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in, b) as maps [B, 1, H, W]; b is held above one grey level."""
         sigma_r, a = self.config.sigma_r, 1 - eta
@@ -197,12 +201,9 @@ class Blind:
         """See `Estimate`."""
         noisy, sigma = images
         zero = noisy.new_zeros(1, 1, 1, 1)
-        return zero, noisy, self._tau(sigma), zero
+        return zero, noisy, self.model.blind_error(sigma), zero
 
     def result(self, found: Tensor, *images: Tensor) -> Tensor:
         """See `Estimate`."""
         noisy, sigma = images
-        return noisy + self._tau(sigma) * found
-
-    def _tau(self, sigma: Tensor) -> Tensor:
-        return (self.model.config.sigma_r**2 + sigma**2).sqrt()
+        return noisy + self.model.blind_error(sigma) * found

@@ -16,6 +16,7 @@ import torch
 
 from ..chain import Chain
 from ..checkpoint import bundled, resolve
+from ..denoiser_file import load_denoiser
 from ..perceptual_distance import PerceptualDistance
 from ..squeezenet import load_squeezenet
 from ..train.about import About
@@ -90,13 +91,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def load_init(name_or_path: str) -> Model:
-    """The model that a run starts from: a chain, or a single upsampler in any layout that is known.
+    """The model that a run starts from: a chain, a denoiser, or a single upsampler in any layout that is known.
 
     Raises:
         CheckpointError: no such model, or a file of something else.
     """
     path = resolve(name_or_path)
-    return load_upsampler(path) if kind_of(path) == "upsampler" else Chain.from_pretrained(path)
+    kind = kind_of(path)
+    if kind == "denoiser":
+        return load_denoiser(path)
+    return load_upsampler(path) if kind == "upsampler" else Chain.from_pretrained(path)
 
 
 def _train(trainer: Trainer, args: argparse.Namespace, console: Console) -> None:

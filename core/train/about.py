@@ -64,7 +64,8 @@ def provenance(
     begun = f", from {about.init}" if about.init else ""
     told = {"folders": folders_of(pictures), "validation": _named(validation)}
     told["validated"] = _validated(config, counters)
-    kind = "chain" if config.upsampler is None else str(config.upsampler["kind"])
+    alone = "chain" if config.denoiser is None else "denoiser"
+    kind = alone if config.upsampler is None else str(config.upsampler["kind"])
     return {
         "description": f"{kind} trained for {counters.step} steps by recipe {about.recipe} on {pictures.name}{begun}",
         "data": [pictures.name],

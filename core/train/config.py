@@ -8,6 +8,7 @@ from typing import Any
 
 from ..chain import ChainConfig
 from ..checks import check_choice, check_integer, check_number
+from ..denoiser import DenoiserConfig
 from ..precision import DTYPES
 from ..upsamplers import build_upsampler
 from ..upsamplers.registry import upsampler_config
@@ -23,6 +24,8 @@ __all__ = ["MAX_SEED", "SELECT", "LossConfig", "PhaseConfig", "TrainConfig"]
 MAX_SEED = 2**32 - 1  # torch's CPU generator keeps no more bits of a seed
 SELECT = ("psnr", "ssim", "pd")
 JUDGED = ("output", "refined")
+
+ModelConfig = ChainConfig | DenoiserConfig | dict[str, Any]  # of what is trained; a dict is that of an upsampler
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,11 @@ class TrainConfig:
     """A whole run.
 
     Attributes:
-        chain: the model; of no effect where `upsampler` is given.
+        chain: the model; of no effect where `upsampler` or `denoiser` is given.
         upsampler: a single network to train in place of a chain, as `core.build_upsampler` takes it. It has one
             stage, and of the loss terms those of a stage's result alone.
+        denoiser: a single denoiser to train in place of a chain, for blind use. It has one stage, and of the loss
+            terms "blind", and those on pictures.
         init: bundled model or file to start from, where whoever starts the run names none; empty for birth.
         phases: in order.
         loss: weights of the terms.
@@ -108,6 +113,7 @@ class TrainConfig:
 
     chain: ChainConfig = field(default_factory=ChainConfig)
     upsampler: dict[str, Any] | None = None
+    denoiser: DenoiserConfig | None = None
     init: str = ""
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(stages=1, steps=1000),)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -132,7 +138,14 @@ class TrainConfig:
                 f"and nowhere else, got weights {self.loss.adversarial} and {self.loss.feature_matching}"
             )
         if self.upsampler is not None:
-            self._check_upsampler(self.upsampler)
+            try:
+                build_upsampler(self.upsampler)
+            except ValueError as error:
+                raise ValueError(f"upsampler: {error}") from None
+        if self.upsampler is not None and self.denoiser is not None:
+            raise ValueError("denoiser: expected none beside upsampler, as one network is trained, got both")
+        if self.single:
+            self._check_single("blind" if self.upsampler is None else "output")
         check_choice(self.optimizer, "optimizer", OPTIMIZERS)
         check_number(self.ema, "ema", 0, 1)
         check_number(self.clip, "clip", above=0)
@@ -142,19 +155,26 @@ class TrainConfig:
         check_choice(self.dtype, "dtype", DTYPES)
         check_choice(self.select, "select", SELECT)
 
-    def _check_upsampler(self, config: dict[str, Any]) -> None:
-        try:
-            build_upsampler(config)
-        except ValueError as error:
-            raise ValueError(f"upsampler: {error}") from None
+    def _check_single(self, own: str) -> None:
         if any(phase.stages != 1 or phase.start_from for phase in self.phases):
-            raise ValueError("phases: expected stages 1 and start_from 0, as a single upsampler has one stage")
-        foreign = [name for name in ("upsampler", "refine", "blind", "controller") if name in self.loss.weights]
+            raise ValueError("phases: expected stages 1 and start_from 0, as a single network has one stage")
+        parts = ("output", "upsampler", "refine", "blind", "controller")
+        foreign = [name for name in parts if name in self.loss.weights and name != own]
         if self.loss.judge != "output":
             foreign.append('judge "refined"')
         if foreign:
-            names = ", ".join(foreign)
-            raise ValueError(f"loss: expected no {names}, which a single upsampler does not have")
+            raise ValueError(f"loss: expected no {', '.join(foreign)}, which a single network does not have")
+
+    @property
+    def single(self) -> bool:
+        """Whether a single network is trained in place of a chain."""
+        return self.upsampler is not None or self.denoiser is not None
+
+    @property
+    def factor(self) -> int:
+        """Size of the first stage's result in multiples of its input."""
+        alone = 2 if self.denoiser is None else 1
+        return alone if self.upsampler is None else int(self.upsampler.get("scale", 2))
 
     @property
     def steps(self) -> int:
@@ -189,20 +209,21 @@ class TrainConfig:
         phases = tuple(phase.scaled(count) for phase, count in zip(self.phases, counts, strict=True))
         return replace(self, phases=phases)
 
-    def starting_from(self, model: ChainConfig | dict[str, Any]) -> TrainConfig:
+    def starting_from(self, model: ModelConfig) -> TrainConfig:
         """The run for a model that is trained already: no stage takes over another one's weights.
 
         Args:
-            model: the config of the chain, or of the single upsampler, to start from. The run keeps its own scale
+            model: the config of the chain, or of the single network, to start from. The run keeps its own scale
                 where the two differ in nothing else.
         """
         phases = tuple(replace(phase, start_from=0) for phase in self.phases)
-        if isinstance(model, dict) and self.upsampler is not None:
-            own = upsampler_config(build_upsampler(self.upsampler))
-            return replace(self, upsampler=own if alike_but_for_scale(own, model) else dict(model), phases=phases)
         if isinstance(model, ChainConfig):
-            return replace(self, chain=model, upsampler=None, phases=phases)
-        return replace(self, upsampler=dict(model), phases=phases)
+            return replace(self, chain=model, upsampler=None, denoiser=None, phases=phases)
+        if isinstance(model, DenoiserConfig):
+            return replace(self, upsampler=None, denoiser=model, phases=phases)
+        own = self.upsampler and upsampler_config(build_upsampler(self.upsampler))
+        kept = own if own and alike_but_for_scale(own, model) else dict(model)
+        return replace(self, upsampler=kept, denoiser=None, phases=phases)
 
 
 def alike_but_for_scale(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

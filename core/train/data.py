@@ -192,7 +192,7 @@ def _check_factors(factors: tuple[int, ...]) -> None:
     if not factors:
         raise ValueError(f"factors: expected {expected}, got none")
     for factor in factors:
-        check_integer(factor, "factors", 2)
+        check_integer(factor, "factors", 1)
     if list(factors) != sorted(set(factors)) or any(factors[-1] % factor for factor in factors):
         raise ValueError(f"factors: expected {expected}, got {factors}")
 

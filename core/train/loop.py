@@ -47,7 +47,7 @@ OnTrainStep = Callable[[int, int, dict[str, float]], None]
 
 
 class Trainer:
-    """Trains a chain, or a single upsampler.
+    """Trains a chain, or a single upsampler or denoiser.
 
     Args:
         config: of the run.

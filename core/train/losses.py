@@ -19,6 +19,9 @@ SSIM_WINDOW = 11  # pixels; Gaussian of sigma 1.5 (Wang 2004)
 EPSILON = 1e-3
 
 
+# unweighted terms by name of (a stage's result, its target), each [B, 3, h, w]
+ImageTerms = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
 ImageLoss = Callable[[Tensor, Tensor], Tensor]  # (image, target), each `[B, C, H, W]` in 0..1 units, to a scalar
 
 

@@ -110,7 +110,7 @@ class Objective:
 
     def _check(self, number: int, phase: PhaseConfig, config: TrainConfig, device: torch.device) -> None:
         # The first stage's results are the smallest; better now than hours later, when the phase begins.
-        side = phase.crop * (2 if config.upsampler is None else int(config.upsampler.get("scale", 2)))
+        side = phase.crop * config.factor
         smallest = torch.full((1, 3, side, side), 0.5, device=device)
         self.begin_step(phase)
         try:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..pictures import PictureError
-from ..resample import resample
 from .pictures import Pictures
 from .samples import Sample, sample_sheet
 from .task import Task
@@ -29,10 +28,10 @@ class Showcase:
 
     def __init__(self, task: Task, pictures: Pictures, before: nn.Module | None, dtype: str) -> None:
         self._task, self._pictures, self._before, self._dtype = task, pictures, before, dtype
-        self._shown: dict[tuple[int, ...], list[Sample]] = {}
+        self._shown: dict[tuple[int, ...], list[tuple[Tensor, Sample]]] = {}
 
     def sheet(self, model: nn.Module, stages: int, count: int = COUNT) -> Tensor:
-        """Input, bicubic, what the model did before and does now, and the truth; `[1, 3, H, W]` in 0..1.
+        """What it is given, what the model did before and does now, and the truth; `[1, 3, H, W]` in 0..1.
 
         Args:
             model: as it is now.
@@ -41,14 +40,14 @@ class Showcase:
         """
         known = self._known(stages)[:count]
         rows = []
-        for sample in known:
+        for image, sample in known:
             versions = dict(sample.versions)
             truth = versions.pop("truth")
-            now = self._task.outputs(model, versions["input"], stages, self._dtype)[-1]
+            now = self._task.outputs(model, image, stages, self._dtype)[-1]
             rows.append(Sample(sample.name, {**versions, "now": now, "truth": truth}))
         return sample_sheet(rows)
 
-    def _known(self, stages: int) -> Sequence[Sample]:
+    def _known(self, stages: int) -> Sequence[tuple[Tensor, Sample]]:
         """What stays as it is during the run."""
         factors = self._task.factors(stages)
         if factors not in self._shown:
@@ -61,11 +60,10 @@ class Showcase:
                 except PictureError:  # the folder has named it
                     continue
                 truth = shown.targets[-1]
-                bicubic = resample(shown.input, (truth.shape[2], truth.shape[3])).clamp(0, 1)
-                versions = {"input": shown.input, "bicubic": bicubic}
+                versions = self._task.shown(shown.input, (truth.shape[2], truth.shape[3]))
                 if self._before is not None:
                     versions["before"] = self._task.outputs(self._before, shown.input, stages, self._dtype)[-1]
-                samples.append(Sample(self._pictures.names[index], {**versions, "truth": truth}))
+                samples.append((shown.input, Sample(self._pictures.names[index], {**versions, "truth": truth})))
                 if len(samples) == COUNT:
                     break
             if not samples:

@@ -1,4 +1,4 @@
-"""What is trained: a chain of stages, or a single upsampler. One interface over both for the loop."""
+"""What is trained: a chain of stages, a single upsampler or denoiser. One interface over them for the loop."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from ..chain import Chain, ChainConfig, channels_last
+from ..denoiser import Denoiser
+from ..resample import resample
 from ..upsample import upsample
 from ..upsamplers import Upsampler, build_upsampler, save_upsampler
 from ..upsamplers.registry import upsampler_config
-from .config import LossConfig, TrainConfig, alike_but_for_scale
-from .losses import pixel_loss
+from .config import LossConfig, ModelConfig, TrainConfig, alike_but_for_scale
+from .denoiser_task import DenoiserTask
+from .losses import ImageTerms, pixel_loss
 from .phase import PhaseConfig
 from .share import Share
-from .unroll import ImageTerms, unrolled_losses
+from .unroll import unrolled_losses
 
-Model = Chain | Upsampler
+Model = Chain | Upsampler | Denoiser
+
+
+def enlarged(image: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """What is shown of an input [1, 3, h, w] beside a model's result: itself, and enlarged to `size` by bicubic."""
+    return {"input": image, "bicubic": resample(image, size).clamp(0, 1)}
 
 
 class ChainTask:
@@ -43,6 +51,10 @@ class ChainTask:
     def outputs(self, model: nn.Module, image: Tensor, stages: int, dtype: str) -> list[Tensor]:
         """What the model makes of an image, stage by stage, as it is used: [B, 3, H·factor, W·factor] in 0..1."""
         return _chain(model).stages_of(image, scale=2**stages, dtype=dtype)
+
+    def shown(self, image: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The picture as it comes in, and enlarged to `size` without a model."""
+        return enlarged(image, size)
 
     def inherit(self, model: nn.Module, average: nn.Module, phase: PhaseConfig) -> None:
         """A stage that is trained for the first time takes over the averaged weights that fit of another one."""
@@ -85,6 +97,10 @@ class UpsamplerTask:
         device = next(model.parameters()).device
         return [upsample(image.to(device), size, model, dtype=dtype).to(image.device)]
 
+    def shown(self, image: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The picture as it comes in, and enlarged to `size` without a model."""
+        return enlarged(image, size)
+
     def inherit(self, model: nn.Module, average: nn.Module, phase: PhaseConfig) -> None:
         """There are no other stages."""
 
@@ -93,17 +109,19 @@ class UpsamplerTask:
         save_upsampler(model, path, provenance=provenance)  # type: ignore[arg-type]
 
 
-Task = ChainTask | UpsamplerTask
+Task = ChainTask | UpsamplerTask | DenoiserTask
 
 
 def task_of(config: TrainConfig) -> Task:
     """The task of a run."""
+    if config.denoiser is not None:
+        return DenoiserTask(config.denoiser)
     return ChainTask(config.chain) if config.upsampler is None else UpsamplerTask(config.upsampler)
 
 
-def config_of(model: Model) -> ChainConfig | dict[str, Any]:
+def config_of(model: Model) -> ModelConfig:
     """The config that a model of its shape is built from."""
-    return model.config if isinstance(model, Chain) else upsampler_config(model)
+    return model.config if isinstance(model, Chain | Denoiser) else upsampler_config(model)
 
 
 def check_fits(init: Model, config: TrainConfig) -> None:
@@ -112,12 +130,11 @@ def check_fits(init: Model, config: TrainConfig) -> None:
     Raises:
         ValueError: it has another config, and differs not only in an upsampler's scale.
     """
-    wanted = config.chain if config.upsampler is None else upsampler_config(build_upsampler(config.upsampler))
-    found = config_of(init)
+    wanted, found = config_of(task_of(config).build()), config_of(init)
     scaled = isinstance(wanted, dict) and isinstance(found, dict) and alike_but_for_scale(found, wanted)
     if found != wanted and not scaled:
-        got = type(init).__name__ if isinstance(init, Chain) != isinstance(wanted, ChainConfig) else "another shape"
-        told = "chain" if isinstance(wanted, ChainConfig) else str(wanted.get("kind"))
+        got = "another shape" if type(found) is type(wanted) else type(init).__name__
+        told = str(wanted["kind"]) if isinstance(wanted, dict) else type(wanted).__name__.removesuffix("Config").lower()
         raise ValueError(f"init: expected a model with the config of the run, a {told}, got {got}")
 
 

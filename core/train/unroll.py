@@ -6,31 +6,22 @@ first. Nothing is clamped and nothing tiled; otherwise it is the arithmetic of `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..adaptive_noise import adaptive_sigma, laplace_nll
+from ..adaptive_noise import laplace_nll
 from ..chain import Chain
 from ..fusion import fuse
-from ..noise import generator
 from ..resample import resample
 from ..residual import skip
 from ..stage import Stage
 from .config import LossConfig
-from .losses import pixel_loss
+from .losses import ImageTerms, pixel_loss
+from .noise_maps import StepNoise, training_map
 from .share import Share
 
 TIME_RANGE = (0.05, 1.0)
 TIMES = (1.0, 0.75, 0.5, 0.25)  # at which a refined estimate is judged: those of up to four steps
-MAP_FLOOR = 0.25  # of a smooth map, whose highest value is 1
-_MAP_CELLS = 5  # cells a side of the grid that a smooth map grows from
-
-
-# unweighted terms by name of (a stage's result, its target), each [B, 3, h, w]
-ImageTerms = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 
 def unrolled_losses(
@@ -95,7 +86,7 @@ def _noisy_terms(
         return {name: 0.0 * up.mean() for name in names}
     # the noisy paths teach the denoiser, not the upsampler
     y, x = up[share.local].detach(), target[share.local]
-    random = _Noise(share.seed, number, share.noisy, share.noisy_items, y)
+    random = StepNoise(share.seed, number, share.noisy, share.noisy_items, y)
     denoiser = stage.denoiser
     sigma = denoiser.config.sigma_r * training_map(y, random, share.noise)
     noise, eta = random.normal(), random.uniform(*TIME_RANGE)
@@ -106,8 +97,7 @@ def _noisy_terms(
         error = (denoiser(z, y, sigma, eta) - x).abs() / c_out
         terms["refine"] = share.noisy_weight * denoiser.config.sigma_r * error.mean()
     if loss.blind:
-        tau = (denoiser.config.sigma_r**2 + sigma**2).sqrt()
-        error = (denoiser.blind(y + sigma * noise, sigma) - x).abs() / tau
+        error = (denoiser.blind(y + sigma * noise, sigma) - x).abs() / denoiser.blind_error(sigma)
         terms["blind"] = share.noisy_weight * denoiser.config.sigma_r * error.mean()
     return terms
 
@@ -115,56 +105,13 @@ def _noisy_terms(
 def _refined(stage: Stage, up: Tensor, target: Tensor, before: Tensor, share: Share, number: int) -> Tensor:
     """What detail 1 shows: the estimate from the noise that the controller asks for, at one of `TIMES`."""
     denoiser, y = stage.denoiser, up.detach()  # the upsampler is left to the pixel losses
-    random = _Noise(share.seed, number, share.size, list(share.items), y)
+    random = StepNoise(share.seed, number, share.size, list(share.items), y)
     sigma = stage.config.kappa * stage.controller(y).detach()
     noise = random.normal()
     place = (random.uniform() * len(TIMES)).long()
     eta = torch.tensor(TIMES, device=y.device)[place]
     z = (1 - eta) * (target - y) + eta.sqrt() * sigma * noise
     return _skip_and_fuse(stage, denoiser(z, y, sigma, eta), before)
-
-
-class _Noise:
-    """Draws on the CPU for a step's whole batch, and gives what some of its crops get.
-
-    Args:
-        seed: of the step.
-        stage: that the noise is for.
-        count: crops that are drawn for.
-        items: those that are wanted.
-        like: their images, `[N, 3, H, W]`.
-    """
-
-    def __init__(self, seed: int, stage: int, count: int, items: Sequence[int], like: Tensor) -> None:
-        self._generator, self._count, self._items = generator(seed, stage), count, list(items)
-        self._shape, self._device = like.shape[1:], like.device
-
-    def normal(self) -> Tensor:
-        """Unit Gaussian noise, [N, 3, H, W]."""
-        drawn = torch.randn(self._count, *self._shape, generator=self._generator)
-        return drawn[self._items].to(self._device)
-
-    def uniform(self, low: float = 0.0, high: float = 1.0, cells: int = 1) -> Tensor:
-        """Even values in low..high, [N, 1, cells, cells]."""
-        drawn = torch.rand(self._count, 1, cells, cells, generator=self._generator)
-        return (low + (high - low) * drawn[self._items]).to(self._device)
-
-
-def training_map(y: Tensor, random: _Noise, levels: tuple[float, float]) -> Tensor:
-    """Mixed noise maps: half uniform, a quarter along the gradient, a quarter smooth blobs as a hand paints them.
-
-    Args:
-        y: the upsampled images, [N, 3, H, W].
-        random: of these images.
-        levels: their highest values, from..to, spread evenly on a log scale.
-    """
-    low, high = levels
-    level = low * (high / low) ** random.uniform()
-    kind = random.uniform()
-    smooth = F.interpolate(random.uniform(MAP_FLOOR, 1.0, _MAP_CELLS), y.shape[-2:], mode="bicubic").clamp(MAP_FLOOR, 1)
-    edges = adaptive_sigma(y.clamp(0, 1), "gradient", 1.0, 1.0)
-    shaped = torch.where(kind < 0.75, edges, smooth)
-    return level * torch.where(kind < 0.5, torch.ones_like(edges), shaped)
 
 
 def _skip_and_fuse(stage: Stage, current: Tensor, before: Tensor) -> Tensor:

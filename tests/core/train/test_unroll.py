@@ -12,15 +12,10 @@ from progressive_upsampling.core.denoiser import Denoiser
 from progressive_upsampling.core.train.config import LossConfig
 from progressive_upsampling.core.train.data import Batch
 from progressive_upsampling.core.train.losses import PIXEL_LOSSES
+from progressive_upsampling.core.train.noise_maps import MAP_FLOOR, StepNoise, training_map
 from progressive_upsampling.core.train.setup import training_autocast
 from progressive_upsampling.core.train.share import Share, items_of
-from progressive_upsampling.core.train.unroll import (
-    MAP_FLOOR,
-    _Noise,
-    training_map,
-    unrolled_losses,
-    weighted_sum,
-)
+from progressive_upsampling.core.train.unroll import unrolled_losses, weighted_sum
 
 from .conftest import tiny_chain
 
@@ -247,7 +242,7 @@ def test_shares_of_unequal_size_are_weighted(chain):
 def test_noise_maps_are_of_every_kind_and_within_their_range():
     crops = batch(1, crop=32, count=64)
     y = crops.scales[1]
-    maps = training_map(y, _Noise(5, 1, 64, range(64), y), NOISE)
+    maps = training_map(y, StepNoise(5, 1, 64, range(64), y), NOISE)
     low, high = NOISE
     assert maps.shape == (64, 1, 64, 64) and maps.min() >= low * MAP_FLOOR and maps.max() <= high
     assert maps.amax((1, 2, 3)).min() < 0.5 and maps.amax((1, 2, 3)).max() > 2.0
