@@ -32,6 +32,7 @@ def denoise(
     steps: int = 4,
     detail: float = 0.0,
     detail_mask: Tensor | None = None,
+    blind: Denoiser | None = None,
     tile: int | None = None,
     dtype: str = "auto",
     on_step: OnStep | None = None,
@@ -51,6 +52,7 @@ def denoise(
         detail: 0..1; at 0 only the regression is evaluated.
         detail_mask: [B or 1, 1, H, W] in 0..1, multiplier on detail at every pixel: where it is 0 the result is
             exactly that of detail 0. None is 1 everywhere.
+        blind: makes the blind estimate in place of `model`: one trained for nothing else does it better.
         tile: side of the square whose area is run at a time, as a strip of rows; None to choose one from a memory
             budget. The result does not depend on it.
         dtype: format the network computes in, see `precision.resolve_dtype`.
@@ -74,6 +76,8 @@ def denoise(
             raise ValueError(f"conditioning: expected {tuple(noisy.shape)} as noisy, got {tuple(conditioning.shape)}")
     check_choice(steps, "steps", STEPS)
     check_number(detail, "detail", 0, 1)
+    if not model.config.conditioned and (conditioning is not None or detail > 0):
+        raise ValueError("model: expected one for more than blind use with conditioning or detail, got one for that")
     if detail_mask is not None:
         check_map(detail_mask, noisy, "detail_mask", maximum=1)
 
@@ -84,11 +88,13 @@ def denoise(
     refine = bool((alpha > 0).any())
     whole = bool((alpha == 1).all()) and conditioning is not None
     evaluations = (steps if refine else 0) + (0 if whole else 1)
-    run = _Evaluator(model, noisy, tile, dtype, Progress(on_step, evaluations))
+    progress = Progress(on_step, evaluations)
+    run = _Evaluator(model, noisy, tile, dtype, progress)
     sigma = sigma.expand(noisy.shape[0], -1, -1, -1)
 
     if conditioning is None:
-        y = regression = run.blind(noisy, sigma)
+        first = run if blind is None else _Evaluator(blind, noisy, tile, dtype, progress)
+        y = regression = first.blind(noisy, sigma)
     else:
         y = conditioning.float()
         regression = y if whole else run.regression(y)  # with alpha = 1 everywhere it has no part

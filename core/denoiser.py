@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .checks import check_number
+from .checks import check_choice, check_number
 from .precision import autocast_dtype
 from .row_stream import Chained, Joined, Local, Stream
 from .unet import AttnUNet, UNetConfig
@@ -36,13 +36,16 @@ class DenoiserConfig:
     Attributes:
         unet: shape of the network; 8 channels in (state 3, image 3, log noise level 1, time 1) and 3 out.
         sigma_r: root mean square of x - y over the training data, in units of the 0..1 image.
+        conditioned: whether it was trained to estimate from a conditioning image, too; else it is for blind use alone.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
     sigma_r: float = 0.04
+    conditioned: bool = True
 
     def __post_init__(self) -> None:
         check_number(self.sigma_r, "sigma_r", above=0)
+        check_choice(self.conditioned, "conditioned", (False, True))
         if (self.unet.in_channels, self.unet.out_channels) != (8, 3):
             got = (self.unet.in_channels, self.unet.out_channels)
             raise ValueError(f"unet: expected 8 channels in and 3 out, got {got}")

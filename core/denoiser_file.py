@@ -16,6 +16,7 @@ from .config import from_dict, to_dict
 from .denoiser import Denoiser, DenoiserConfig
 
 KIND = "denoiser"
+BLIND = "denoiser"  # bundled: takes noise out of a picture without a conditioning image
 
 
 def load_denoiser(name_or_path: str | os.PathLike[str]) -> Denoiser:

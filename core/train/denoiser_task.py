@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class DenoiserTask:
     """
 
     def __init__(self, config: DenoiserConfig) -> None:
-        self.config = config
+        self.config = replace(config, conditioned=False)  # what it is from now on, whatever it was trained for before
 
     def build(self) -> Denoiser:
         """The network at birth."""

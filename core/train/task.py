@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..chain import Chain, ChainConfig, channels_last
-from ..denoiser import Denoiser
+from ..denoiser import Denoiser, DenoiserConfig
 from ..resample import resample
 from ..upsample import upsample
 from ..upsamplers import Upsampler, build_upsampler, save_upsampler
@@ -132,6 +133,8 @@ def check_fits(init: Model, config: TrainConfig) -> None:
     """
     wanted, found = config_of(task_of(config).build()), config_of(init)
     scaled = isinstance(wanted, dict) and isinstance(found, dict) and alike_but_for_scale(found, wanted)
+    if isinstance(found, DenoiserConfig):
+        found = replace(found, conditioned=False)
     if found != wanted and not scaled:
         got = "another shape" if type(found) is type(wanted) else type(init).__name__
         told = str(wanted["kind"]) if isinstance(wanted, dict) else type(wanted).__name__.removesuffix("Config").lower()

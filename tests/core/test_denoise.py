@@ -213,6 +213,26 @@ def test_blind_refinement_starts_from_the_blind_estimate() -> None:
     torch.testing.assert_close(stub.states[1][1], 0.1 * noisy)
 
 
+def test_another_denoiser_can_make_the_blind_estimate() -> None:
+    _, noisy, s = noised()
+    stub, other = Stub(lambda z, y, eta: y, lambda noisy: 0.9 * noisy), denoiser()
+    with torch.no_grad():
+        expected = other.blind(noisy, s).clamp(0, 1)
+    assert torch.equal(denoise(stub, noisy, s, blind=other, dtype="fp32", tile=WHOLE), expected)
+    denoise(stub, noisy, s, blind=other, detail=0.5, steps=1, dtype="fp32", tile=WHOLE)
+    assert [eta for eta, _ in stub.states] == [1.0]  # the stub refines, and is not asked for the blind estimate
+    torch.testing.assert_close(stub.states[0][1], noisy - other.blind(noisy, s))
+
+
+def test_a_denoiser_for_blind_use_alone_is_not_asked_for_more() -> None:
+    net, (y, noisy, s) = Denoiser(DenoiserConfig(unet_config(), conditioned=False)).eval(), noised()
+    assert torch.equal(denoise(net, noisy, s), noisy.clamp(0, 1))
+    with pytest.raises(ValueError, match="model: expected one for more than blind use"):
+        denoise(net, noisy, s, y)
+    with pytest.raises(ValueError, match="model: expected one for more than blind use"):
+        denoise(net, noisy, s, detail=0.1)
+
+
 def test_an_untrained_denoiser_returns_its_input() -> None:
     net = Denoiser(DenoiserConfig(unet_config())).eval()
     y, noisy, s = noised()
