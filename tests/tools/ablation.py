@@ -1,0 +1,133 @@
+"""What each part of the chain is worth: the chain built up part by part, and with single attentions switched off.
+
+    python -m tests.tools.ablation --data FOLDER [--scale 8] [--squeezenet FILE] [--model NAME|FILE] [--list FILE]
+
+Nothing is trained anew: a part that is left out was there while the others learned, so that what it is worth is shown
+as it is used, and not what a chain trained without it would do. The rows from "upsampler" to "chain" add one part
+after the other; below, the chain adds texture from noise of each kind (detail 1, one seed), or lacks one attention.
+The table is Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from progressive_upsampling.core.adaptive_noise import MODES
+from progressive_upsampling.core.attention import ChannelAttention, SpatialAttention, WindowAttention
+from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.evaluate import Evaluation, Method, evaluate_folder
+from progressive_upsampling.core.perceptual_distance import PerceptualDistance
+from progressive_upsampling.core.row_stream import Local, Stream
+from progressive_upsampling.core.sizes import stage_sizes
+from progressive_upsampling.core.squeezenet import load_squeezenet
+
+from .quality.tables import markdown
+
+WHOLE = "+ fusion: the chain"
+ATTENTIONS = {
+    "self-attention": WindowAttention,
+    "channel attention": ChannelAttention,
+    "spatial attention": SpatialAttention,
+}
+
+
+class Off(nn.Module):
+    """In the place of an attention: it leaves everything as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def stream(self) -> Stream:
+        """The same over the rows of an image."""
+        return Local(lambda rows: rows)
+
+
+def without(chain: Chain, kind: type[nn.Module]) -> Chain:
+    """A copy of a chain with one kind of attention switched off."""
+    lame = copy.deepcopy(chain)
+    for layers in [module for module in lame.modules() if isinstance(module, nn.Sequential)]:
+        for place, layer in enumerate(layers):
+            if isinstance(layer, kind):
+                layers[place] = Off()
+    return lame
+
+
+def upsampled(chain: Chain, dtype: str) -> Method:
+    """The stages' upsamplers alone."""
+
+    def run(image: Tensor, scale: int) -> Tensor:
+        H, W = image.shape[2:]
+        for number, size in enumerate(stage_sizes(H, W, H * scale, W * scale), 1):
+            image = chain.stage(number).upsample(image, size, dtype=dtype)
+        return image
+
+    return run
+
+
+def variants(chain: Chain, dtype: str = "fp32") -> dict[str, Method]:
+    """All rows by name."""
+
+    def with_(model: Chain, **settings: object) -> Method:
+        return lambda image, scale: model(image, scale=scale, dtype=dtype, **settings)
+
+    return {
+        "upsampler": upsampled(chain, dtype),
+        "+ denoiser": with_(chain, skip=0.0, fusion=False),
+        "+ skip": with_(chain, fusion=False),
+        WHOLE: with_(chain),
+        **{f"chain with {mode} noise": with_(chain, noise=mode, detail=1.0) for mode in MODES},
+        **{f"chain without {name}": with_(without(chain, kind)) for name, kind in ATTENTIONS.items()},
+    }
+
+
+def as_table(result: Evaluation) -> str:
+    """Means of every variant, as Markdown."""
+    rows = [result.mean(method) for method in result.methods]
+    judged = rows[0].distance is not None
+    head = ["", "Y-PSNR", "Y-SSIM", "spectrum", *(["PD-squeeze"] if judged else []), "seconds"]
+    cells = [
+        [
+            row.method,
+            f"{row.psnr:.3f}",
+            f"{row.ssim:.4f}",
+            f"{row.spectrum:.2f}",
+            *([f"{row.distance:.4f}"] if row.distance is not None else []),
+            f"{row.seconds:.2f}",
+        ]
+        for row in rows
+    ]
+    return markdown(head, cells, right=len(head) - 1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool."""
+    parser = argparse.ArgumentParser(
+        prog="ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="pictures to measure on")
+    parser.add_argument("--scale", type=int, default=8)
+    parser.add_argument("--model", default="default", metavar="NAME|FILE", help="a chain (default: default)")
+    parser.add_argument("--squeezenet", metavar="FILE", help="SqueezeNet's weights, to measure PD-squeeze too")
+    parser.add_argument("--list", metavar="FILE", help="names of the pictures to take, one a line")
+    parser.add_argument("--dtype", default="fp32", help="number format (default: fp32)")
+    args = parser.parse_args(argv)
+    judge = PerceptualDistance(load_squeezenet(args.squeezenet)) if args.squeezenet else None
+    names = None
+    if args.list:
+        with open(args.list, encoding="utf-8") as lines:
+            names = lines.read().split()
+    methods = variants(Chain.from_pretrained(args.model), args.dtype)
+    result = evaluate_folder(args.data, args.scale, methods, distance=judge, names=names)
+    print(as_table(result), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    sys.exit(main())
