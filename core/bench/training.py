@@ -84,16 +84,16 @@ def bench_training(
     shown = PictureBatch(sample(SIDE, SIDE, COUNT)) if pictures is None else pictures
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, shown, Path(folder) / "trial", device=device)
-        batches = trainer._batches(0)
+        batches = trainer.batches_of(0)
         image, target = (scale.to(device) for scale in batches[0].scales)
         plain = PlainLoop(trainer, image, target)
 
         def ours() -> None:
             trainer.counters.step = 1  # not the first one, which begins a phase
-            trainer._train_step(batches)
+            trainer.train_step(batches)
 
         with learning():
-            trainer._train_step(batches)
+            trainer.train_step(batches)
             with FlopCounterMode(display=False) as counter:
                 plain.step()
             timings = paired({PLAIN: plain.step, OURS: ours}, rounds, device, on_round)

@@ -168,13 +168,54 @@ class Trainer:
         """
         with learning():
             first = sum(before.steps for before in self.config.phases[:phase])
-            batches = self._batches(first)
+            batches = self.batches_of(first)
             times = [time.perf_counter()]
             for _ in range(2):
                 self.counters.step = first
-                self._train_step(batches)
+                self.train_step(batches)
                 times.append(time.perf_counter())
             return times[-1] - times[-2]
+
+    def batches_of(self, step: int) -> list[Batch]:
+        """The crops of a step, in this process's shares.
+
+        Args:
+            step: of the run.
+        """
+        phase = self.config.phases[self.config.phase_at(step)[0]]
+        factors = self.task.factors(phase.stages_at(self.config.seed, step))
+        return [
+            self.sampler.batch(step, factors=factors, crop=phase.crop, batch=phase.batch, items=items)
+            for items in self.stepper.items(phase)
+        ]
+
+    def train_step(self, batches: list[Batch]) -> dict[str, float]:
+        """Takes the step that the run is at, on its crops; nothing is written, measured or reported.
+
+        Args:
+            batches: of `batches_of`.
+
+        Returns:
+            the losses of the step, see `step.Stepper.gradient`.
+
+        Raises:
+            RuntimeError: the loss was not finite in MAX_BAD_STEPS steps in a row.
+        """
+        index, inside = self.config.phase_at(self.step)
+        phase = self.config.phases[index]
+        if inside == 0:
+            self._begin(phase)
+        values = self.stepper.gradient(batches, phase, self.step, inside)
+        finite = all(math.isfinite(value) for value in values.values())
+        if not finite and not self.stepper.skip():
+            self._count_bad_step(values)
+        self._whole = False  # until the step is in the history
+        if finite:
+            self.counters.bad_steps = 0
+            self.stepper.update()
+            self.ema.update(self.model)
+        self.counters.step += 1
+        return values
 
     def curves(self) -> Tensor:
         """The history so far as a picture, `[1, 3, H, W]` in 0..1, see `curves`."""
@@ -210,13 +251,13 @@ class Trainer:
     def _steps(self, history: History | None) -> None:
         with ThreadPoolExecutor(1) as ahead:
             self._validate_again(history)
-            upcoming = ahead.submit(self._batches, self.step) if self.step < self.config.steps else None
+            upcoming = ahead.submit(self.batches_of, self.step) if self.step < self.config.steps else None
             while upcoming is not None:
                 asked = time.perf_counter()
                 batches, start = upcoming.result(), time.perf_counter()
                 more = self.step + 1 < self.config.steps
-                upcoming = ahead.submit(self._batches, self.step + 1) if more else None
-                values = self._train_step(batches)
+                upcoming = ahead.submit(self.batches_of, self.step + 1) if more else None
+                values = self.train_step(batches)
                 now = time.perf_counter()
                 values |= {"seconds": now - start, "wait": start - asked}
                 self.counters.seconds += now - asked
@@ -253,32 +294,6 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return self.step == self.config.steps or (every > 0 and self.step % every == 0)
-
-    def _batches(self, step: int) -> list[Batch]:
-        """The crops of a step, in this process's shares."""
-        phase = self.config.phases[self.config.phase_at(step)[0]]
-        factors = self.task.factors(phase.stages_at(self.config.seed, step))
-        return [
-            self.sampler.batch(step, factors=factors, crop=phase.crop, batch=phase.batch, items=items)
-            for items in self.stepper.items(phase)
-        ]
-
-    def _train_step(self, batches: list[Batch]) -> dict[str, float]:
-        index, inside = self.config.phase_at(self.step)
-        phase = self.config.phases[index]
-        if inside == 0:
-            self._begin(phase)
-        values = self.stepper.gradient(batches, phase, self.step, inside)
-        finite = all(math.isfinite(value) for value in values.values())
-        if not finite and not self.stepper.skip():
-            self._count_bad_step(values)
-        self._whole = False  # until the step is in the history
-        if finite:
-            self.counters.bad_steps = 0
-            self.stepper.update()
-            self.ema.update(self.model)
-        self.counters.step += 1
-        return values
 
     def _begin(self, phase: PhaseConfig) -> None:
         """Starts a phase: new optimisers; a stage that is trained for the first time takes over weights that fit."""

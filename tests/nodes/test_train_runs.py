@@ -99,7 +99,7 @@ def test_a_finished_run_is_not_run_again(
     first = train()
     heard: list[float] = []
     hook(lambda value, *_, **__: heard.append(value))
-    for name in ("samples", "_validate", "_train_step"):
+    for name in ("samples", "_validate", "train_step"):
         monkeypatch.setattr(Trainer, name, lambda *_: pytest.fail("done again"))
     monkeypatch.setattr(_training_run, "validate", lambda *_, **__: pytest.fail("measured again"))
     second = train(resume=True)
@@ -185,7 +185,7 @@ def test_too_little_memory_is_explained_and_given_back(
 
     given: list[bool] = []
     monkeypatch.setattr(management, "soft_empty_cache", lambda *_: given.append(no_trainer()))
-    monkeypatch.setattr(Trainer, "_train_step", fail)
+    monkeypatch.setattr(Trainer, "train_step", fail)
     told = r"^batch 2, crop 8, accumulate 1: too much .* lower batch, crop or stages \(CUDA .* 2 GiB\.\)$"
     with pytest.raises(management.OOM_EXCEPTION, match=told):
         train()

@@ -33,7 +33,7 @@ def gradient_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     """The gradient of the first step."""
     with setup.learning():
         trainer._begin(trainer.config.phases[0])
-        trainer.stepper.gradient(trainer._batches(0), trainer.config.phases[0], 0, 0)
+        trainer.stepper.gradient(trainer.batches_of(0), trainer.config.phases[0], 0, 0)
     return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
