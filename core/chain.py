@@ -18,10 +18,11 @@ from .denoise import STEPS
 from .noise import KINDS, MAX_SEED, inject_noise
 from .precision import DTYPES
 from .progress import OnStep, Progress
-from .resample import resample
+from .resample import METHODS, resample
 from .sizes import stage_sizes, target_size
 from .stage import Stage, StageConfig
 from .upsample import Enlarge
+from .upsamplers import load_upsampler
 
 DEFAULT = "default"
 KIND = "chain"
@@ -194,7 +195,7 @@ class Chain(nn.Module):
         scale: float | None = None,
         size: tuple[int, int] | None = None,
         *,
-        upsampler: Enlarge | str | None = None,
+        upsampler: Enlarge | nn.Module | str | None = None,
         on_step: OnStep | None = None,
         **settings: Any,
     ) -> Tensor:
@@ -208,7 +209,7 @@ class Chain(nn.Module):
         scale: float | None = None,
         size: tuple[int, int] | None = None,
         *,
-        upsampler: Enlarge | str | None = None,
+        upsampler: Enlarge | nn.Module | str | None = None,
         on_step: OnStep | None = None,
         **settings: Any,
     ) -> list[Tensor]:
@@ -218,7 +219,8 @@ class Chain(nn.Module):
             image: [B, C, H, W] in 0..1, C of 1, 3 or 4; not changed.
             scale: 0 < scale <= 64, both sides alike. Not above 1 only resamples.
             size: (height, width) in pixels instead, any aspect ratio.
-            upsampler: takes the place of the stages' own: a method of `resample`, or a function that enlarges.
+            upsampler: takes the place of the stages' own: a method of `resample`, the name of a bundled upsampler or
+                its file, a network of `core.upsamplers` on the chain's device, or a function that enlarges.
             on_step: progress, with previews; may raise to cancel.
             **settings: the fields of `Settings`.
 
@@ -227,9 +229,12 @@ class Chain(nn.Module):
 
         Raises:
             TypeError, ValueError: an argument is not as described.
+            CheckpointError: no upsampler of that name.
         """
         chosen = Settings(**settings)
         check_image(image)
+        if isinstance(upsampler, str) and upsampler not in METHODS:
+            upsampler = channels_last(load_upsampler(upsampler).to(self.device))
         B, _, H, W = image.shape
         chosen = chosen.of_images(slice(B), B)
         target = target_size(H, W, scale, size)
@@ -261,7 +266,7 @@ class Chain(nn.Module):
         image: Tensor,
         sizes: list[tuple[int, int]],
         settings: Settings,
-        upsampler: Enlarge | str | None,
+        upsampler: Enlarge | nn.Module | str | None,
         on_step: OnStep,
     ) -> list[Tensor]:
         progress = Progress(on_step, sum(h * w for h, w in sizes))
@@ -278,7 +283,7 @@ class Chain(nn.Module):
         number: int,
         size: tuple[int, int],
         settings: Settings,
-        upsampler: Enlarge | str | None,
+        upsampler: Enlarge | nn.Module | str | None,
         on_step: OnStep,
     ) -> Tensor:
         stage = self.stage(number)

@@ -74,7 +74,7 @@ class Stage(nn.Module):
         image: Tensor,
         size: tuple[int, int],
         *,
-        method: str | Enlarge | None = None,
+        method: str | nn.Module | Enlarge | None = None,
         tile: int | None = None,
         dtype: str = "auto",
         on_step: OnStep | None = None,

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from progressive_upsampling.core.chain import Chain, ChainConfig, Settings, preview_of
+from progressive_upsampling.core.checkpoint import CheckpointError
 from progressive_upsampling.core.noise import KINDS, inject_noise
 from progressive_upsampling.core.progress import OnStep
 from progressive_upsampling.core.resample import resample
 from progressive_upsampling.core.sizes import stage_sizes
+from progressive_upsampling.core.upsamplers import load_upsampler
 
 from .tiny import largest_difference, picture, random_chain, untrained_chain
 
@@ -307,6 +309,15 @@ def test_a_named_upsampler_takes_the_place_of_all(chain: Chain) -> None:
     current = stage.skip(stage.denoise(up, torch.zeros(1, 1, 12, 16), up, dtype="fp32"), image)
     expected, _ = stage.fuse([image, current])
     assert largest_difference(chain(image, 2, upsampler="nearest", **FP32), expected) < 1e-6
+
+
+def test_a_bundled_upsampler_is_taken_by_its_name(chain: Chain) -> None:
+    image = picture(9, 11)
+    named, loaded = (chain(image, 4, upsampler=one, **FP32) for one in ("edsr_x2", load_upsampler("edsr_x2")))
+    assert largest_difference(named, loaded) < 1e-6
+    assert largest_difference(named, chain(image, 4, **FP32)) > 1e-3
+    with pytest.raises(CheckpointError, match="edsr_x9"):
+        chain(image, 4, upsampler="edsr_x9")
 
 
 def test_beyond_the_last_stage_the_last_works_on() -> None:
