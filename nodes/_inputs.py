@@ -124,8 +124,8 @@ def machine_inputs() -> list[Any]:
             min=0,
             max=8192,
             step=64,
-            tooltip="Side of a tile in pixels of the node's input; 0 = choose. Smaller needs less memory "
-            "and more time. Tiles leave no seams: in fp32 the picture is the same for every tile size.",
+            tooltip="Side of a tile in pixels of the node's input; 0 = choose. Smaller needs less memory, "
+            "and on a GPU more time. Tiles leave no seams: in fp32 the picture is the same for every tile size.",
         ),
         io.Combo.Input(
             "precision",

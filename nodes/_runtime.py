@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from ..core import checkpoint
 from ..core.chain import DEFAULT, Chain, preview_of
+from ..core.denoiser import Denoiser
+from ..core.denoiser_file import BLIND, load_denoiser
 from ..core.interrupt import interruptible
 from ..core.layout import to_bhwc
 from ..core.progress import OnStep, Progress
@@ -330,6 +332,11 @@ def chain_or_default(model: Chain | None) -> Chain:
     if not isinstance(model, Chain):
         raise TypeError(f"model: expected a progressive model (PU_MODEL), got {type(model).__name__}")
     return model
+
+
+def bundled_denoiser() -> Denoiser:
+    """The bundled denoiser for blind use."""
+    return load_once(model_path(BLIND), load_denoiser)
 
 
 def community_upsampler(upscale_model: Any, tile: int | None) -> Enlarge:

@@ -49,8 +49,8 @@ class AttnUNetDenoise(io.ComfyNode):
                 io.Image.Input(
                     "conditioning",
                     optional=True,
-                    tooltip="The image before noise was added, of the same size. Without it the model "
-                    "works blind, from the noisy image alone.",
+                    tooltip="The image before noise was added, of the same size. Without it the noise is taken out "
+                    "of the noisy image alone, by the bundled denoiser if no model is connected.",
                 ),
                 detail_mask_input(),
             ],
@@ -77,6 +77,8 @@ class AttnUNetDenoise(io.ComfyNode):
         batch, height, width, _ = bhwc_shape(noisy_image)
         chain = runtime.chain_or_default(model)
         part = chain.stage(stage)
+        blind = runtime.bundled_denoiser() if conditioning is None and model is None else None
+        networks = [chain] if blind is None else [chain, blind]
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             noisy = job.send(from_bhwc(noisy_image[images]))
@@ -93,10 +95,11 @@ class AttnUNetDenoise(io.ComfyNode):
                 steps=int(steps),
                 detail=detail,
                 detail_mask=where,
+                blind=blind,
                 tile=job.tile,
                 dtype=precision,
                 on_step=job.on_step,
             )
             return [runtime.to_comfy(result, like=noisy_image)]
 
-        return io.NodeOutput(*run_batch(work, batch, height * width, [chain], tile, show=True))
+        return io.NodeOutput(*run_batch(work, batch, height * width, networks, tile, show=True))

@@ -91,7 +91,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x if wide else x.mT
 
 
-def matrices(network: nn.Module) -> Iterator[nn.Parameter]:
+def matrices(network: nn.Module) -> Iterator[Tensor]:
     """The weights of a network's layers that are matrices of more than one row and column."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):

@@ -9,7 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.denoise import denoise
+from progressive_upsampling.core.denoiser_file import load_denoiser
 from progressive_upsampling.core.layout import from_bhwc, to_bhwc
+from progressive_upsampling.core.noise import inject_noise
 from progressive_upsampling.core.resample import METHODS, resample
 from progressive_upsampling.core.residual import skip
 from progressive_upsampling.nodes.adaptive_noise import AdaptiveNoise
@@ -164,6 +168,21 @@ def test_a_detail_mask_of_any_size_limits_detail(picture: Picture, chain: Any, s
     for value, expected in ((0.0, none), (-0.5, none), (1.0, full), (1.5, full), (0.5, (none + full) / 2)):
         (result,) = call(AttnUNetDenoise, detail=0.8, detail_mask=value * white, **common)
         torch.testing.assert_close(result, expected, atol=0 if value <= 0 else 1e-5, rtol=0)
+
+
+def test_without_model_and_conditioning_the_bundled_denoiser_takes_the_noise_out(picture: Picture) -> None:
+    image = picture()
+    noisy, sigma = inject_noise(from_bhwc(image), 0.1), torch.full((21, 34), 0.1)
+    common = {"sigma_map": sigma, "precision": "fp32"}
+    (result,) = call(AttnUNetDenoise, noisy_image=to_bhwc(noisy), **common)
+    bundled = load_denoiser("denoiser")
+    expected = denoise(bundled, noisy, sigma[None, None], dtype="fp32")
+    torch.testing.assert_close(from_bhwc(result), expected, atol=1e-5, rtol=0)
+    # what the chain adds, it adds to that
+    chain = Chain.from_pretrained().stage(1).denoiser
+    refined = denoise(chain, noisy, sigma[None, None], blind=bundled, detail=0.5, dtype="fp32")
+    (result,) = call(AttnUNetDenoise, noisy_image=to_bhwc(noisy), detail=0.5, **common)
+    torch.testing.assert_close(from_bhwc(result), refined, atol=1e-5, rtol=0)
 
 
 def test_a_detail_mask_for_another_batch_is_refused(picture: Picture, chain: Any) -> None:

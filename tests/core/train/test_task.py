@@ -80,7 +80,7 @@ def test_a_network_of_another_scale_gives_the_weights_that_fit(photos, tmp_path,
     scale = 2 if upsampler["scale"] == 4 else 4
     init = build_upsampler({**upsampler, "scale": scale})
     run = config(upsampler).starting_from(config_of(init))
-    assert run.upsampler["scale"] == upsampler["scale"]
+    assert run.factor == upsampler["scale"]
     start = Trainer(run, photos, tmp_path / "run", init=init).model.state_dict()
     birth = Trainer(run, photos, tmp_path / "run").model.state_dict()
     theirs = init.state_dict()
