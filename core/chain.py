@@ -234,7 +234,7 @@ class Chain(nn.Module):
         chosen = Settings(**settings)
         check_image(image)
         if isinstance(upsampler, str) and upsampler not in METHODS:
-            upsampler = channels_last(load_upsampler(upsampler).to(self.device))
+            upsampler = self._named_upsampler(upsampler)
         B, _, H, W = image.shape
         chosen = chosen.of_images(slice(B), B)
         target = target_size(H, W, scale, size)
@@ -260,6 +260,13 @@ class Chain(nn.Module):
             for result, output in zip(results, outputs, strict=True):
                 result[images] = output
         return results
+
+    def _named_upsampler(self, name: str) -> nn.Module:
+        try:
+            return channels_last(load_upsampler(name).to(self.device))
+        except CheckpointError as error:
+            methods = ", ".join(map(repr, METHODS))
+            raise CheckpointError(f"upsampler: expected one of {methods}, or a network: {error}") from None
 
     def _run(
         self,
