@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..core import checkpoint
-from ..core.chain import DEFAULT, Chain, preview_of
-from ..core.denoiser import Denoiser
-from ..core.denoiser_file import BLIND, load_denoiser
+from ..core.chain import preview_of
 from ..core.interrupt import interruptible
 from ..core.layout import to_bhwc
 from ..core.progress import OnStep, Progress
@@ -301,42 +298,6 @@ def model_path(name: str) -> str:
             raise checkpoint.CheckpointError(f"{name!r}: no such model in models/{FOLDER}; there are: {known}")
         return path
     return os.fspath(checkpoint.resolve(name))
-
-
-def fingerprint(path: str) -> tuple[str, int, int]:
-    """What changes when a file does."""
-    state = os.stat(path)
-    return path, state.st_mtime_ns, state.st_size
-
-
-def load_once(path: str, loader: Callable[[str], T]) -> T:
-    """Load a network, or return the one loaded before if the file has not changed since."""
-    return _load_once(loader, *fingerprint(path))
-
-
-@lru_cache(maxsize=4)
-def _load_once(loader: Callable[[str], T], path: str, _mtime: int, _size: int) -> T:
-    # Nodes run in inference mode, whose tensors could never be trained.
-    with torch.inference_mode(False):
-        return loader(path)
-
-
-def chain_or_default(model: Chain | None) -> Chain:
-    """The connected model, or the bundled one.
-
-    Raises:
-        TypeError: what is connected is no model of this pack.
-    """
-    if model is None:
-        return load_once(model_path(DEFAULT), Chain.from_pretrained)
-    if not isinstance(model, Chain):
-        raise TypeError(f"model: expected a progressive model (PU_MODEL), got {type(model).__name__}")
-    return model
-
-
-def bundled_denoiser() -> Denoiser:
-    """The bundled denoiser for blind use."""
-    return load_once(model_path(BLIND), load_denoiser)
 
 
 def community_upsampler(upscale_model: Any, tile: int | None) -> Enlarge:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..core.adaptive_noise import MODES, adaptive_sigma
 from ..core.chain import Chain
 from ..core.layout import bhwc_shape, from_bhwc, map_to_mask
+from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import CATEGORY, model_input, stage_input, strength_input
@@ -69,7 +70,7 @@ class AdaptiveNoise(io.ComfyNode):
     ) -> io.NodeOutput:
         """Compute the sigma map."""
         batch, height, width, _ = bhwc_shape(image)
-        chain = None if model is None and mode != "learned" else runtime.chain_or_default(model)
+        chain = None if model is None and mode != "learned" else models.chain_or_default(model)
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             source = job.send(from_bhwc(image[images]))

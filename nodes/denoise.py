@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..core.chain import Chain
 from ..core.layout import bhwc_shape, from_bhwc
+from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import (
@@ -75,9 +76,9 @@ class AttnUNetDenoise(io.ComfyNode):
     ) -> io.NodeOutput:
         """Denoise the image."""
         batch, height, width, _ = bhwc_shape(noisy_image)
-        chain = runtime.chain_or_default(model)
+        chain = models.chain_or_default(model)
         part = chain.stage(stage)
-        blind = runtime.bundled_denoiser() if conditioning is None and model is None else None
+        blind = models.bundled_denoiser() if conditioning is None and model is None else None
         networks = [chain] if blind is None else [chain, blind]
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..core.chain import DEFAULT, KIND, Chain
 from ..core.checkpoint import bundled, read_metadata, resolve
+from . import _models as models
 from . import _runtime as runtime
 from ._inputs import CATEGORY, Model
 
@@ -47,14 +48,14 @@ class LoadModel(io.ComfyNode):
     def fingerprint_inputs(cls, model_name: str, **_: Any) -> Any:
         """Load again when the file has changed."""
         try:
-            return runtime.fingerprint(runtime.model_path(model_name))
+            return models.fingerprint(runtime.model_path(model_name))
         except (ValueError, OSError):
             return float("nan")  # never equal: let execute say what is wrong
 
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:
         """Load the model."""
-        return io.NodeOutput(runtime.load_once(runtime.model_path(model_name), Chain.from_pretrained))
+        return io.NodeOutput(models.load_once(runtime.model_path(model_name), Chain.from_pretrained))
 
 
 def bundled_chains() -> list[str]:

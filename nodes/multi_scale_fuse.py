@@ -9,6 +9,7 @@ from ..core.chain import Chain
 from ..core.checks import check_choice
 from ..core.fusion import MODES, STRUCTURES, fuse
 from ..core.layout import bhwc_shape, from_bhwc, map_to_mask
+from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import CATEGORY, model_input, some, stage_input
@@ -93,7 +94,7 @@ class MultiScaleFuse(io.ComfyNode):
         connected = {name: image for name, image in sorted(named.items()) if image is not None}
         shapes = [bhwc_shape(image) for image in connected.values()]
         batch, like = shapes[-1][0], list(connected.values())[-1]
-        chain = runtime.chain_or_default(model) if mode == "learned" else None
+        chain = models.chain_or_default(model) if mode == "learned" else None
         part = chain.stage(stage) if chain else None
         given = parse_weights(weights) if mode == "weighted" else None
 

@@ -11,6 +11,7 @@ from ..core.adaptive_noise import MODES
 from ..core.chain import Chain
 from ..core.layout import bhwc_shape, from_bhwc
 from ..core.noise import KINDS
+from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import (
@@ -117,7 +118,7 @@ class ProgressiveUpscale(io.ComfyNode):
         """Run the chain."""
         batch, *before, _ = bhwc_shape(image)
         size = wanted_size((before[0], before[1]), scale, width, height)
-        chain = runtime.chain_or_default(model)
+        chain = models.chain_or_default(model)
         extra = [] if upscale_model is None else [runtime.community_network(upscale_model)]
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..core.chain import Chain
 from ..core.layout import bhwc_shape, from_bhwc
 from ..core.residual import skip
+from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import CATEGORY, model_input, some, stage_input
@@ -82,7 +83,7 @@ class ResidualSkip(io.ComfyNode):
     ) -> io.NodeOutput:
         """Add the skip."""
         batch, height, width, _ = bhwc_shape(current)
-        chain = runtime.chain_or_default(model) if mode == "weighted" else None
+        chain = models.chain_or_default(model) if mode == "weighted" else None
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             now = job.send(from_bhwc(current[images]))

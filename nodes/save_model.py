@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 from ..core.chain import Chain
 from ..core.checkpoint import SUFFIX
 from ..core.checks import check_choice
+from . import _models as models
 from . import _runtime as runtime
 from ._inputs import CATEGORY, Model, inside
 
@@ -53,7 +54,7 @@ class SaveModel(io.ComfyNode):
     def execute(cls, model: Chain, filename_prefix: str, precision: str) -> io.NodeOutput:
         """Save the model."""
         check_choice(precision, "precision", PRECISIONS)
-        chain = runtime.chain_or_default(model)
+        chain = models.chain_or_default(model)
         path = next_path(runtime.model_folder(), filename_prefix)
         os.makedirs(path.parent, exist_ok=True)
         chain.save(path, dtype=PRECISIONS[precision])

@@ -15,6 +15,7 @@ from ..core.squeezenet import load_squeezenet
 from ..core.train.about import About
 from ..core.train.config import MAX_SEED, TrainConfig
 from ..core.train.strategies import CROP_STEP, EARLIER, STRATEGIES, phases_of
+from . import _models as models
 from . import _runtime as runtime
 from ._inputs import Model, seed_input
 from ._training import TRAINING, Data, Losses, LossTerms, TrainingPictures, expect
@@ -203,7 +204,7 @@ class Train(io.ComfyNode):
         check_choice(keep, "keep", KEEP)
         if keep == "best_pd" and squeezenet == NONE:
             raise ValueError("squeezenet: expected a file of its weights to keep best_pd, got none")
-        chain = runtime.chain_or_default(model)
+        chain = models.chain_or_default(model)
         terms = LossTerms() if losses is None else expect(losses, LossTerms, "losses", "Training Losses")
         phases = phases_of(
             strategy,
@@ -248,6 +249,6 @@ class Train(io.ComfyNode):
 
 def _distance(name: str) -> PerceptualDistance:
     try:
-        return PerceptualDistance(runtime.load_once(runtime.model_path(name), load_squeezenet))
+        return PerceptualDistance(models.load_once(runtime.model_path(name), load_squeezenet))
     except CheckpointError as error:
         raise CheckpointError(f"squeezenet: {error}") from None

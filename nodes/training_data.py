@@ -14,6 +14,7 @@ from ..core.layout import from_bhwc
 from ..core.picture_format import READABLE
 from ..core.train.data_config import DEGRADATIONS, DataConfig
 from ..core.train.pictures import PictureBatch, Pictures
+from . import _models as models
 from . import _runtime as runtime
 from ._training import TRAINING, Data, TrainingPictures
 
@@ -157,7 +158,7 @@ def content(folder: str, argument: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(runtime.input_folder(folder, argument).rglob("*")):
         if path.suffix.lower() in READABLE and path.is_file():
-            digest.update(repr(runtime.fingerprint(os.fspath(path))).encode())
+            digest.update(repr(models.fingerprint(os.fspath(path))).encode())
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from ..core.train import discriminators
 from ..core.train.config import JUDGED, LossConfig
 from ..core.train.losses import PIXEL_LOSSES
 from ..core.train.vgg import load_vgg
+from . import _models as models
 from . import _runtime as runtime
 from ._training import TRAINING, Losses, LossTerms
 
@@ -149,7 +150,7 @@ class TrainingLosses(io.ComfyNode):
     def fingerprint_inputs(cls, vgg: str, **_: Any) -> Any:
         """Load again when the file has changed."""
         try:
-            return "" if vgg == RANDOM else runtime.fingerprint(runtime.model_path(vgg))
+            return "" if vgg == RANDOM else models.fingerprint(runtime.model_path(vgg))
         except (ValueError, OSError):
             return float("nan")  # never equal: let execute say what is wrong
 

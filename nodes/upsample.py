@@ -15,6 +15,7 @@ from ..core.layout import bhwc_shape, from_bhwc
 from ..core.resample import METHODS
 from ..core.upsample import upsample
 from ..core.upsamplers.registry import load_upsampler, upsampler_config
+from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import CATEGORY, machine_inputs, model_input, scale_inputs, stage_input, wanted_size
@@ -95,7 +96,7 @@ class Upsample(io.ComfyNode):
         if community is not None:
             networks = [runtime.community_network(community)]
         elif method == MODEL:
-            chain = runtime.chain_or_default(model)
+            chain = models.chain_or_default(model)
             networks = [chain]
             how = chain.stage(stage).upsampler
         elif method in NETWORKS:
@@ -120,7 +121,7 @@ def _network(method: str, checkpoint: str, ratio: float) -> nn.Module:
             raise CheckpointError(f"checkpoint: no {method} is bundled; choose a file of models/{runtime.FOLDER}")
         best = next((scale for scale in scales if scale >= ratio - 1e-6), scales[-1])
         checkpoint = f"{method}_x{best}"
-    network = runtime.load_once(runtime.model_path(checkpoint), load_upsampler)
+    network = models.load_once(runtime.model_path(checkpoint), load_upsampler)
     kind = upsampler_config(network)["kind"]
     if kind != method:
         raise CheckpointError(f"checkpoint: expected one of {method}, {checkpoint!r} is of {kind}")

@@ -99,10 +99,10 @@ def runs() -> Iterator[Path]:
 @pytest.fixture
 def default_chain(chain: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The tiny chain in place of the bundled model."""
-    from progressive_upsampling.nodes import _runtime
+    from progressive_upsampling.nodes import _models
 
-    real = _runtime.chain_or_default
-    monkeypatch.setattr(_runtime, "chain_or_default", lambda model: real(chain if model is None else model))
+    real = _models.chain_or_default
+    monkeypatch.setattr(_models, "chain_or_default", lambda model: real(chain if model is None else model))
     return chain
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from progressive_upsampling.nodes import NODES, _runtime
+from progressive_upsampling.nodes import NODES, _models, _runtime
 from progressive_upsampling.nodes.load_model import LoadModel
 from progressive_upsampling.nodes.progressive_upscale import ProgressiveUpscale
 from progressive_upsampling.nodes.upsample import Upsample
@@ -87,7 +87,7 @@ def reducer(prompt: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_graph_of_parts_equals_the_one_node(chain: Any, picture: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_runtime, "load_once", lambda *_: chain)
+    monkeypatch.setattr(_models, "load_once", lambda *_: chain)
     monkeypatch.setattr(_runtime, "model_path", lambda name: name)
     parts, quick = load("progressive_128_to_1024"), load("progressive_quick")
     for prompt in (parts, quick):
