@@ -52,7 +52,8 @@ def denoise(
         detail: 0..1; at 0 only the regression is evaluated.
         detail_mask: [B or 1, 1, H, W] in 0..1, multiplier on detail at every pixel: where it is 0 the result is
             exactly that of detail 0. None is 1 everywhere.
-        blind: makes the blind estimate in place of `model`: one trained for nothing else does it better.
+        blind: makes the blind estimate in place of `model`, where one is needed: one trained for nothing else does it
+            better.
         tile: side of the square whose area is run at a time, as a strip of rows; None to choose one from a memory
             budget. The result does not depend on it.
         dtype: format the network computes in, see `precision.resolve_dtype`.
@@ -77,7 +78,7 @@ def denoise(
     check_choice(steps, "steps", STEPS)
     check_number(detail, "detail", 0, 1)
     if not model.config.conditioned and (conditioning is not None or detail > 0):
-        raise ValueError("model: expected one for more than blind use with conditioning or detail, got one for that")
+        raise ValueError("model: expected one that conditioning and detail were trained with, got one for blind use")
     if detail_mask is not None:
         check_map(detail_mask, noisy, "detail_mask", maximum=1)
 

@@ -154,7 +154,8 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--model",
         action="append",
         metavar="NAME|FILE",
-        help=_MODEL_HELP + "; with --denoise, a chain or a denoiser; may be repeated (default: default)",
+        help=_MODEL_HELP + "; with --denoise, a chain or a denoiser; may be repeated "
+        "(default: default; with --denoise, denoiser)",
     )
     parser.add_argument("--rgb", action="store_true", help="measure on RGB in place of Y")
     parser.add_argument(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..denoiser_file import load_denoiser
+from ..denoiser_file import BLIND, load_denoiser
 from ..evaluate import BICUBIC, Evaluation, Method, Row, evaluate_folder
 from ..evaluate_denoising import NOISY, DenoisingEvaluation, DenoisingMethod, blind, evaluate_denoising
 from ..perceptual_distance import PerceptualDistance
@@ -113,7 +113,7 @@ def _denoising(
     names: list[str] | None,
 ) -> DenoisingEvaluation:
     methods: dict[str, DenoisingMethod] = {}
-    for wanted in args.model or ["default"]:
+    for wanted in args.model or [BLIND]:
         denoiser = load_denoiser(wanted).to(device)
         methods[_free_name(Path(wanted).stem, {*methods, NOISY})] = blind(
             denoiser, device=device, tile=args.tile, dtype=args.dtype

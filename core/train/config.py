@@ -101,7 +101,7 @@ class TrainConfig:
         adversarial: how the discriminator of adversarial phases is made and trained.
         data: how pictures become crops.
         seed: 0..2^32-1, of everything random in the run; a step's crops and noise depend on it and the step alone.
-        optimizer: of the model, "adam", or "muon" (see `muon`), whose learning rates are some 25 times Adam's. The
+        optimizer: of the model, "adam", or "muon" (see `muon`), whose learning rates are some 20 times Adam's. The
             discriminator has Adam.
         ema: decay of the averaged weights that are kept, after its own warm-up.
         clip: largest norm of the gradient.

@@ -2,7 +2,7 @@
 
 Adam weighs every number of a gradient by itself. Muon takes a layer's gradient as the matrix that it is and steps
 with the nearest one whose singular values are all 1, so that directions of small gradient are learned as fast as
-those of large. The networks here are made of convolutions and gain much by it: see docs/training.md.
+those of large. ESPCN and FSRCNN gain much by it, EDSR nothing: see docs/training.md.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
         matrix: [rows, columns].
 
     Returns:
-        [rows, columns] with singular values of 0.6 to 1.3, but for those that were under a thousandth of the
+        [rows, columns] with singular values of 0.6 to 1.3, but for those that were under a hundredth of the
         matrix's norm; zeros where it is zero.
     """
     wide = matrix.shape[0] <= matrix.shape[1]

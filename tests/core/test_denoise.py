@@ -227,9 +227,9 @@ def test_another_denoiser_can_make_the_blind_estimate() -> None:
 def test_a_denoiser_for_blind_use_alone_is_not_asked_for_more() -> None:
     net, (y, noisy, s) = Denoiser(DenoiserConfig(unet_config(), conditioned=False)).eval(), noised()
     assert torch.equal(denoise(net, noisy, s), noisy.clamp(0, 1))
-    with pytest.raises(ValueError, match="model: expected one for more than blind use"):
+    with pytest.raises(ValueError, match="model: expected one that conditioning"):
         denoise(net, noisy, s, y)
-    with pytest.raises(ValueError, match="model: expected one for more than blind use"):
+    with pytest.raises(ValueError, match="model: expected one that conditioning"):
         denoise(net, noisy, s, detail=0.1)
 
 

@@ -130,6 +130,11 @@ def test_denoising_is_measured_beside_the_noisy_pictures(run, folder, chain_file
         assert found[name]["psnr"] == pytest.approx(expected.mean("small").psnr, abs=1e-6)
 
 
+def test_denoising_is_done_by_the_bundled_denoiser_where_none_is_named(run, folder):
+    status, out, _ = run("evaluate", "--data", folder, "--denoise", "25")
+    assert status == 0 and [line.split()[0] for line in out.splitlines()[2:]] == ["noisy", "denoiser"]
+
+
 def test_denoising_takes_no_single_upsampler_and_no_scale(run, folder, network_file):
     status, _, err = run("evaluate", "--data", folder, "--denoise", "25", "--model", network_file)
     assert status == 1 and "expected a denoiser or a chain" in err and err.count("\n") == 1
