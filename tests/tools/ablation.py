@@ -10,7 +10,6 @@ The table is Markdown.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 from collections.abc import Sequence
@@ -21,13 +20,11 @@ from torch import Tensor, nn
 from progressive_upsampling.core.adaptive_noise import MODES
 from progressive_upsampling.core.attention import ChannelAttention, SpatialAttention, WindowAttention
 from progressive_upsampling.core.chain import Chain
-from progressive_upsampling.core.evaluate import Evaluation, Method, evaluate_folder
-from progressive_upsampling.core.perceptual_distance import PerceptualDistance
+from progressive_upsampling.core.evaluate import Method
 from progressive_upsampling.core.row_stream import Local, Stream
 from progressive_upsampling.core.sizes import stage_sizes
-from progressive_upsampling.core.squeezenet import load_squeezenet
 
-from .quality.tables import markdown
+from .variants import compare
 
 WHOLE = "+ fusion: the chain"
 ATTENTIONS = {
@@ -86,46 +83,9 @@ def variants(chain: Chain, dtype: str = "fp32") -> dict[str, Method]:
     }
 
 
-def as_table(result: Evaluation) -> str:
-    """Means of every variant, as Markdown."""
-    rows = [result.mean(method) for method in result.methods]
-    judged = rows[0].distance is not None
-    head = ["", "Y-PSNR", "Y-SSIM", "spectrum", *(["PD-squeeze"] if judged else []), "seconds"]
-    cells = [
-        [
-            row.method,
-            f"{row.psnr:.3f}",
-            f"{row.ssim:.4f}",
-            f"{row.spectrum:.2f}",
-            *([f"{row.distance:.4f}"] if row.distance is not None else []),
-            f"{row.seconds:.2f}",
-        ]
-        for row in rows
-    ]
-    return markdown(head, cells, right=len(head) - 1)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool."""
-    parser = argparse.ArgumentParser(
-        prog="ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="pictures to measure on")
-    parser.add_argument("--scale", type=int, default=8)
-    parser.add_argument("--model", default="default", metavar="NAME|FILE", help="a chain (default: default)")
-    parser.add_argument("--squeezenet", metavar="FILE", help="SqueezeNet's weights, to measure PD-squeeze too")
-    parser.add_argument("--list", metavar="FILE", help="names of the pictures to take, one a line")
-    parser.add_argument("--dtype", default="fp32", help="number format (default: fp32)")
-    args = parser.parse_args(argv)
-    judge = PerceptualDistance(load_squeezenet(args.squeezenet)) if args.squeezenet else None
-    names = None
-    if args.list:
-        with open(args.list, encoding="utf-8") as lines:
-            names = lines.read().split()
-    methods = variants(Chain.from_pretrained(args.model), args.dtype)
-    result = evaluate_folder(args.data, args.scale, methods, distance=judge, names=names)
-    print(as_table(result), flush=True)
-    return 0
+    return compare("ablation", __doc__, variants, argv)
 
 
 if __name__ == "__main__":
