@@ -33,7 +33,7 @@ class LossConfig:
     """Weights of the loss terms; those of weight 0 are not computed. Each is a mean over the stages.
 
     Attributes:
-        output: pixel loss of the stage's result.
+        output: pixel loss of the stage's result; where `judge` is "refined", plus that of the refined one.
         upsampler: pixel loss of the upsampler's own result, so that the denoiser is left with what is hard.
         refine: mean absolute error of the estimate from a noisy state at a random time.
         blind: mean absolute error of the estimate from a noisy image without conditioning.
@@ -44,8 +44,8 @@ class LossConfig:
         feature_matching: as `adversarial`.
         pixel: the pixel loss, "l1", "l2" or "charbonnier".
         judge: which result of a stage the terms on pictures (ssim to feature_matching) see: "output", the one of
-            least error that detail 0 shows, or "refined", an estimate from noise as detail 1 shows it. The other one
-            is left to the pixel losses.
+            least error that detail 0 shows, or "refined", an estimate from noise as detail 1 shows it. Detail 0 is
+            then left to the pixel losses, and no gradient passes from one stage to another.
         channel: what the pixel loss sees: "rgb", or "y", the luma of BT.601 in 0..1, for networks that see no more.
     """
 

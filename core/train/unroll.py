@@ -1,7 +1,8 @@
 """The chain as it is trained: stages one after the other on crops, with the loss terms of each.
 
 Each stage learns on what the stage before really gives it, and the error of the last reaches the weights of the
-first. Nothing is clamped and nothing tiled; otherwise it is the arithmetic of `core.chain`.
+first; but where refined results are judged, each stage is taught by itself, on results of detail 0 to 1. Nothing is
+clamped and nothing tiled; otherwise it is the arithmetic of `core.chain`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .noise_maps import StepNoise, training_map
 from .share import Share
 
 TIME_RANGE = (0.05, 1.0)
-TIMES = (1.0, 0.75, 0.5, 0.25)  # at which a refined estimate is judged: those of up to four steps
+TIMES = (1.0, 1.0, 1.0, 0.75, 0.5, 0.25)  # of refined estimates: those of four steps, the one they all begin with more
 
 
 def unrolled_losses(
@@ -51,8 +52,12 @@ def unrolled_losses(
         found = _noisy_terms(stage, up, target, share, number, loss)
         before = resample(image, (target.shape[2], target.shape[3]))
         output = _skip_and_fuse(stage, output, before)
+        results = [output]
+        random = StepNoise(share.seed, number, share.size, list(share.items), output)
+        if loss.judge == "refined":
+            results.append(_refined(stage, up, before, random))
         if loss.output:
-            found["output"] = share.weight * pixel(output, target)
+            found["output"] = share.weight * torch.stack([pixel(result, target) for result in results]).sum()
         if loss.upsampler:
             found["upsampler"] = share.weight * pixel(up, target)
         if loss.controller:
@@ -60,11 +65,10 @@ def unrolled_losses(
             expected = stage.controller(known)
             found["controller"] = share.weight * laplace_nll(target - known, expected)
         if image_terms is not None:
-            judged = output if loss.judge == "output" else _refined(stage, up, target, before, share, number)
-            found |= {name: share.weight * value for name, value in image_terms(judged, target).items()}
+            found |= {name: share.weight * value for name, value in image_terms(results[-1], target).items()}
         for name, value in found.items():
             terms.setdefault(name, []).append(value)
-        image = output
+        image = output if len(results) == 1 else _at_some_detail(*results, random)
     if not terms:
         raise ValueError(f"noisy: expected a part of the batch of {share.size} for the only terms, got none")
     return {name: torch.stack(values).mean() for name, values in terms.items()}
@@ -102,16 +106,28 @@ def _noisy_terms(
     return terms
 
 
-def _refined(stage: Stage, up: Tensor, target: Tensor, before: Tensor, share: Share, number: int) -> Tensor:
-    """What detail 1 shows: the estimate from the noise that the controller asks for, at one of `TIMES`."""
+def _refined(stage: Stage, up: Tensor, before: Tensor, random: StepNoise) -> Tensor:
+    """What detail 1 shows: an estimate from the noise that the controller asks for, at one of `TIMES`.
+
+    Of times below 1, the state is one that the sampler comes to, not one made of the truth, which it would give away:
+    it holds what the model itself finds at time 1.
+    """
     denoiser, y = stage.denoiser, up.detach()  # the upsampler is left to the pixel losses
-    random = StepNoise(share.seed, number, share.size, list(share.items), y)
     sigma = stage.config.kappa * stage.controller(y).detach()
-    noise = random.normal()
+    noise = sigma * random.normal()
     place = (random.uniform() * len(TIMES)).long()
     eta = torch.tensor(TIMES, device=y.device)[place]
-    z = (1 - eta) * (target - y) + eta.sqrt() * sigma * noise
+    z, one = noise, torch.ones_like(eta)
+    if (eta < 1).any():
+        with torch.no_grad():
+            found = denoiser(noise, y, sigma, one) - y
+        z = (1 - eta) * found + eta.sqrt() * noise
     return _skip_and_fuse(stage, denoiser(z, y, sigma, eta), before)
+
+
+def _at_some_detail(output: Tensor, refined: Tensor, random: StepNoise) -> Tensor:
+    """What the next stage may get: a result of any detail, another one of each image, without gradient."""
+    return output.detach().lerp(refined.detach(), random.uniform())
 
 
 def _skip_and_fuse(stage: Stage, current: Tensor, before: Tensor) -> Tensor:

@@ -261,3 +261,59 @@ def test_terms_on_pictures_see_the_result_that_they_are_to_judge(chain):
         share = share_of(crops, items=items_of(k, 2, 4))
         unrolled_losses(chain, share, replace(only("output"), judge="refined"), record("part"))
         assert torch.allclose(seen["part"], whole[list(share.items)], atol=1e-6)
+
+
+REFINED = replace(only("output"), judge="refined")
+
+
+def judged(chain: Chain, crops: Batch, loss: LossConfig) -> list[torch.Tensor]:
+    """What the terms on pictures are shown, stage by stage."""
+    seen = []
+
+    def image_terms(result: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append(result.detach())
+        return {}
+
+    unrolled_losses(chain, share_of(crops), loss, image_terms)
+    return seen
+
+
+def test_a_refined_result_has_nothing_of_the_truth(chain):
+    crops = batch(1, count=8)
+    other = Batch((crops.scales[0], 1 - crops.scales[1]))
+    assert torch.equal(judged(chain, crops, REFINED)[0], judged(chain, other, REFINED)[0])
+
+
+def test_a_refined_result_is_one_that_the_sampler_comes_to(chain):
+    crops, times = batch(1, count=16), torch.tensor([1.0, 0.75, 0.5, 0.25])
+    stage, calls = chain.stage(1), []
+    stage.denoiser.unet.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0][:, 7, 0, 0].detach()))
+    judged(chain, crops, REFINED)
+    assert [len(call) for call in calls] == [16, 16, 16]  # the regression, the first estimates, and those on the way
+    assert torch.equal(calls[1], torch.ones(16))
+    assert set(calls[2].tolist()) == set(times.tolist())
+
+
+def test_pixels_of_the_refined_result_count_beside_those_of_the_regression(chain):
+    crops = batch(1)
+    found = losses(chain, crops, REFINED)["output"]
+    regression, refined = (judged(chain, crops, loss)[0] for loss in (only("output"), REFINED))
+    expected = sum((result - crops.scales[1]).abs().mean() for result in (regression, refined))
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_beside_refined_results_stages_are_taught_each_by_itself(chain):
+    crops, given = batch(2, count=4), []
+    regression, refined = (judged(chain, crops, loss)[0] for loss in (only("output"), REFINED))
+    chain.stages[1].upsampler.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach()))
+    losses(chain, crops, REFINED)["output"].backward()
+    both = [p.grad.clone() for p in chain.stages[0].parameters() if p.grad is not None]
+    chain.zero_grad()
+    losses(chain, Batch(crops.scales[:2]), REFINED)["output"].backward()
+    alone = [p.grad for p in chain.stages[0].parameters() if p.grad is not None]
+    assert all(torch.allclose(2 * x, y, atol=1e-7) for x, y in zip(both, alone, strict=True))  # a mean of two stages
+    # the second stage gets a result of another detail from each crop
+    part = ((given[0] - regression) / (refined - regression)).flatten(1).median(1).values
+    assert part.min() > 0 and part.max() < 1 and len(set(part.tolist())) == 4
+    details = part[:, None, None, None]
+    assert torch.allclose(given[0], regression.lerp(refined, details), atol=1e-5)
