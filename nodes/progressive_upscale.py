@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.adaptive_noise import MODES
 from ..core.chain import Chain
+from ..core.checks import check_choice
 from ..core.layout import bhwc_shape, from_bhwc
 from ..core.noise import KINDS
 from . import _models as models
@@ -27,6 +28,7 @@ from ._inputs import (
     strength_input,
     wanted_size,
 )
+from ._upsamplers import CHOICES, MODEL, NETWORKS, network_of
 
 
 class ProgressiveUpscale(io.ComfyNode):
@@ -75,6 +77,15 @@ class ProgressiveUpscale(io.ComfyNode):
                     tooltip="Whether each stage's result is fused with the image before it.",
                 ),
                 *machine_inputs(),
+                io.Combo.Input(
+                    "upsampler",
+                    options=list(CHOICES),
+                    default=MODEL,
+                    optional=True,
+                    tooltip="What enlarges in every stage. model = the connected upscale_model, or else the model's "
+                    "own upsampler; nearest to lanczos = interpolation; espcn, fsrcnn and edsr = the bundled network "
+                    "of that name for ×2. Denoiser, skip and fusion go on from there as trained.",
+                ),
                 model_input("does the work (the bundled model if none is connected)"),
                 io.UpscaleModel.Input(
                     "upscale_model",
@@ -111,15 +122,24 @@ class ProgressiveUpscale(io.ComfyNode):
         fusion: bool,
         tile: int,
         precision: str,
+        upsampler: str = MODEL,
         model: Chain | None = None,
         upscale_model: Any = None,
         detail_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Run the chain."""
+        check_choice(upsampler, "upsampler", CHOICES)
+        if upsampler != MODEL and upscale_model is not None:
+            raise ValueError(f"upsampler, upscale_model: expected one of the two, got {upsampler!r} and a model")
         batch, *before, _ = bhwc_shape(image)
         size = wanted_size((before[0], before[1]), scale, width, height)
         chain = models.chain_or_default(model)
-        extra = [] if upscale_model is None else [runtime.community_network(upscale_model)]
+        chosen: str | nn.Module | None = None if upsampler == MODEL else upsampler
+        extra: list[nn.Module] = []
+        if upsampler in NETWORKS:
+            extra = [chosen := network_of(upsampler, 2)]
+        elif upscale_model is not None:
+            extra = [runtime.community_network(upscale_model)]
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             where = None
@@ -128,7 +148,7 @@ class ProgressiveUpscale(io.ComfyNode):
             stages = chain.stages_of(
                 from_bhwc(image[images]),
                 size=size,
-                upsampler=None if upscale_model is None else runtime.community_upsampler(upscale_model, job.tile),
+                upsampler=chosen if upscale_model is None else runtime.community_upsampler(upscale_model, job.tile),
                 seed=seed,
                 strength=strength,
                 detail=detail,

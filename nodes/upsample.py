@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor, nn
 
 from ..core.chain import Chain
-from ..core.checkpoint import CheckpointError, bundled
 from ..core.checks import check_choice
 from ..core.layout import bhwc_shape, from_bhwc
-from ..core.resample import METHODS
 from ..core.upsample import upsample
-from ..core.upsamplers.registry import load_upsampler, upsampler_config
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import CATEGORY, machine_inputs, model_input, scale_inputs, stage_input, wanted_size
-
-MODEL = "model"
-NETWORKS = ("espcn", "fsrcnn", "edsr")
-CHOICES = (MODEL, *METHODS, *NETWORKS)
-BUNDLED = "bundled"
+from ._upsamplers import BUNDLED, CHOICES, MODEL, NETWORKS, network_of
 
 
 class Upsample(io.ComfyNode):
@@ -101,7 +93,7 @@ class Upsample(io.ComfyNode):
             how = chain.stage(stage).upsampler
         elif method in NETWORKS:
             ratio = max(size[0] / before[0], size[1] / before[1])
-            how = _network(method, checkpoint, ratio)
+            how = network_of(method, ratio, checkpoint)
             networks = [how]
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
@@ -111,22 +103,3 @@ class Upsample(io.ComfyNode):
             return [runtime.to_comfy(result, like=image)]
 
         return io.NodeOutput(*run_batch(work, batch, size[0] * size[1], networks, tile, show=True))
-
-
-def _network(method: str, checkpoint: str, ratio: float) -> nn.Module:
-    """The network of a method: the chosen file's, or the bundled one of the best scale."""
-    if checkpoint == BUNDLED:
-        scales = sorted(int(name[len(method) + 2 :]) for name in bundled() if _is_of(name, method))
-        if not scales:
-            raise CheckpointError(f"checkpoint: no {method} is bundled; choose a file of models/{runtime.FOLDER}")
-        best = next((scale for scale in scales if scale >= ratio - 1e-6), scales[-1])
-        checkpoint = f"{method}_x{best}"
-    network = models.load_once(runtime.model_path(checkpoint), load_upsampler)
-    kind = upsampler_config(network)["kind"]
-    if kind != method:
-        raise CheckpointError(f"checkpoint: expected one of {method}, {checkpoint!r} is of {kind}")
-    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
-def _is_of(name: str, method: str) -> bool:
-    return name.startswith(f"{method}_x") and name[len(method) + 2 :].isdigit()

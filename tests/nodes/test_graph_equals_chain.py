@@ -11,7 +11,9 @@ from torch import Tensor
 
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.layout import from_bhwc, to_bhwc
+from progressive_upsampling.core.resample import METHODS
 from progressive_upsampling.core.sizes import stage_sizes
+from progressive_upsampling.nodes._upsamplers import NETWORKS
 from progressive_upsampling.nodes.adaptive_noise import AdaptiveNoise
 from progressive_upsampling.nodes.denoise import AttnUNetDenoise
 from progressive_upsampling.nodes.inject_noise import InjectNoise
@@ -167,3 +169,23 @@ def test_without_a_model_the_bundled_one_runs(picture: Picture, default_chain: C
     ours, _ = call(ProgressiveUpscale, image=image, scale=2.0)
     named, _ = call(ProgressiveUpscale, image=image, scale=2.0, model=default_chain)
     assert torch.equal(ours, named)
+
+
+@pytest.mark.parametrize("upsampler", [*METHODS, *NETWORKS])
+def test_another_upsampler_takes_the_place_of_the_stages_own(picture: Picture, chain: Chain, upsampler: str) -> None:
+    image = picture()
+    inputs = {"image": image, "model": chain, "scale": 4.0, "precision": "fp32"}
+    ours, _ = call(ProgressiveUpscale, upsampler=upsampler, **inputs)
+    name = f"{upsampler}_x2" if upsampler in NETWORKS else upsampler
+    expected = chain(from_bhwc(image), scale=4.0, upsampler=name, dtype="fp32")
+    torch.testing.assert_close(from_bhwc(ours), expected)
+    own, _ = call(ProgressiveUpscale, **inputs)
+    assert not torch.equal(ours, own)
+
+
+def test_two_upsamplers_at_once_are_refused(picture: Picture, chain: Chain) -> None:
+    inputs = {"image": picture(), "model": chain, "scale": 4.0}
+    with pytest.raises(ValueError, match="upsampler, upscale_model: expected one of the two, got 'bicubic' and a mod"):
+        call(ProgressiveUpscale, upsampler="bicubic", upscale_model=object(), **inputs)
+    with pytest.raises(ValueError, match="upsampler: expected one of"):
+        call(ProgressiveUpscale, upsampler="magic", **inputs)

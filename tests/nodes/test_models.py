@@ -158,7 +158,7 @@ def test_a_chain_is_no_upsampler_and_the_other_way_round(
 def test_bundled_networks_are_chosen_by_scale(
     picture: Picture, espcn: Any, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from progressive_upsampling.nodes import upsample
+    from progressive_upsampling.nodes import _upsamplers
 
     asked = []
 
@@ -166,7 +166,7 @@ def test_bundled_networks_are_chosen_by_scale(
         asked.append(name)
         return str(model_folder / "own.safetensors")
 
-    monkeypatch.setattr(upsample, "bundled", lambda: ["default", "espcn_x2", "espcn_x4", "espcn_xl"])
+    monkeypatch.setattr(_upsamplers, "bundled", lambda: ["default", "espcn_x2", "espcn_x4", "espcn_xl"])
     monkeypatch.setattr(_runtime, "model_path", path)
     for scale in (1.5, 2.0, 2.1, 7.0):
         call(Upsample, image=picture(), method="espcn", scale=scale)

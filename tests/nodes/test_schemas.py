@@ -49,7 +49,7 @@ RELEASED = {
     "PU_SaveModel": "model:PU_MODEL filename_prefix:STRING precision:COMBO -> file:STRING",
     "PU_ProgressiveUpscale": "image:IMAGE scale:FLOAT width:INT height:INT detail:FLOAT steps:COMBO "
     "strength:FLOAT seed:INT noise:COMBO distribution:COMBO skip:FLOAT "
-    "fusion:BOOLEAN tile:INT precision:COMBO model:PU_MODEL "
+    "fusion:BOOLEAN tile:INT precision:COMBO upsampler:COMBO model:PU_MODEL "
     "upscale_model:UPSCALE_MODEL detail_mask:MASK -> upscaled_image:IMAGE stages:IMAGE",
     "PU_TrainingData": "folder:STRING validation_folder:STRING validation_share:FLOAT degradation:COMBO "
     "color_jitter:FLOAT mixup:FLOAT cutblur:FLOAT flips:BOOLEAN turns:BOOLEAN images:IMAGE "
@@ -115,7 +115,7 @@ def test_optional_inputs_may_be_left_out(node: Any) -> None:
     parameters = inspect.signature(node.execute).parameters
     for port in node.GET_SCHEMA().inputs:
         if port.optional and port.id in parameters:
-            assert parameters[port.id].default is None
+            assert parameters[port.id].default == getattr(port, "default", None)
 
 
 def test_every_widget_has_a_default_within_its_limits(node: Any) -> None:
