@@ -76,7 +76,7 @@ class Settings:
     strength: float = 1.0
     noise: str = "learned"
     distribution: str = "gaussian"
-    steps: int = 4
+    steps: int = 1
     detail: float = 0.0
     detail_mask: Tensor | None = field(default=None, compare=False)  # tensors cannot be compared as a whole
     skip: float = 1.0

@@ -29,7 +29,7 @@ def denoise(
     sigma: Tensor,
     conditioning: Tensor | None = None,
     *,
-    steps: int = 4,
+    steps: int = 1,
     detail: float = 0.0,
     detail_mask: Tensor | None = None,
     blind: Denoiser | None = None,

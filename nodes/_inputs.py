@@ -93,9 +93,9 @@ def refinement_inputs() -> list[Any]:
         io.Combo.Input(
             "steps",
             options=[str(steps) for steps in STEPS],
-            default="4",
-            tooltip="Evaluations of the network for the refined part. More follow the noise more closely; "
-            "time grows in proportion. Without detail they are not run.",
+            default="1",
+            tooltip="Evaluations of the network for the refined part. 1 is what the bundled model does best; more are "
+            "for models trained for them, and time grows in proportion. Without detail they are not run.",
         ),
     ]
 

@@ -120,8 +120,8 @@ def _add_upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--steps",
         type=int,
         choices=_STEPS,
-        default=4,
-        help="denoising steps a stage, where detail is above 0 (default: 4)",
+        default=1,
+        help="denoising steps a stage, where detail is above 0 (default: 1)",
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same picture (default: 0)")
     _add_running(parser)
