@@ -22,7 +22,7 @@ from .noise_maps import StepNoise, training_map
 from .share import Share
 
 TIME_RANGE = (0.05, 1.0)
-TIMES = (*[1.0] * 9, 0.75, 0.5, 0.25)  # of refined estimates: the one that every way begins with, and those of four steps
+TIMES = (1.0, 1.0, 1.0, 0.75, 0.5, 0.25)  # at which refined estimates are judged, half of them at the first
 
 
 def unrolled_losses(
