@@ -117,6 +117,7 @@ def test_nothing_is_evaluated_that_is_not_needed(detail: float, known: bool, sig
             noisy,
             s,
             y if known else None,
+            steps=4,
             detail=detail,
             tile=tile,
             on_step=lambda done, total, preview: calls.append((done, total)),
@@ -139,7 +140,7 @@ def test_cancelling_stops_between_tiles_and_leaves_the_inputs() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        denoise(net, noisy, s, y, detail=0.5, tile=64, on_step=cancel)
+        denoise(net, noisy, s, y, steps=4, detail=0.5, tile=64, on_step=cancel)
     assert len(calls) == 6
     assert all(torch.equal(a, b) for a, b in zip((y, noisy, s), kept, strict=True))
 
