@@ -73,7 +73,8 @@ def test_every_node_is_offered_as_its_schema_says(infos: dict[str, Info]) -> Non
 
 def test_the_log_shows_no_fault_of_the_pack(server: Server) -> None:
     log = server.log.read_text(errors="replace")
-    assert "IMPORT FAILED" not in log
+    failed = [line for line in log.splitlines() if "IMPORT FAILED" in line]  # ComfyUI's own may: torchaudio is optional
+    assert not [line for line in failed if FOLDER in line]
     assert "could not be loaded" not in log
 
 
