@@ -48,9 +48,9 @@ class TrainingLosses(io.ComfyNode):
                     "judge",
                     options=list(JUDGED),
                     default=DEFAULTS.judge,
-                    tooltip="What the terms from ssim to feature_matching see: output = the result of least error, "
-                    "which detail 0 shows; refined = an estimate from noise, which detail 1 shows, and then detail 0 "
-                    "is left to the pixels.",
+                    tooltip="What the terms on pictures (ssim to feature_matching, spectrum, checkerboard) see: "
+                    "output = the result of least error, which detail 0 shows; refined = an estimate from noise, "
+                    "which detail 1 shows, and then detail 0 is left to the pixels.",
                 ),
                 _weight(
                     "ssim",
@@ -142,6 +142,20 @@ class TrainingLosses(io.ComfyNode):
                     "Weight of the noise controller's likelihood: how well it tells where errors are. It reaches "
                     "no other part.",
                 ),
+                _weight(
+                    "spectrum",
+                    DEFAULTS.spectrum,
+                    "Weight of the difference of the power spectra in small windows: as much texture as there "
+                    "should be at each place, wherever its grains lie. 0.02 counts about as much as pixel_weight 1.",
+                    optional=True,
+                ),
+                _weight(
+                    "checkerboard",
+                    DEFAULTS.checkerboard,
+                    "Weight of the error that repeats every 2 or 4 pixels, the grid that texture terms bring along. "
+                    "4 beside a perceptual term.",
+                    optional=True,
+                ),
             ],
             outputs=[Losses.Output("training_losses", display_name="losses", tooltip="The terms, for Train.")],
         )
@@ -174,6 +188,8 @@ class TrainingLosses(io.ComfyNode):
         refine: float,
         blind: float,
         controller: float,
+        spectrum: float = DEFAULTS.spectrum,
+        checkerboard: float = DEFAULTS.checkerboard,
     ) -> io.NodeOutput:
         """Collect the terms."""
         check_choice(gan, "gan", gans.KINDS)
@@ -186,6 +202,8 @@ class TrainingLosses(io.ComfyNode):
             controller=controller,
             ssim=ssim,
             frequency=frequency,
+            spectrum=spectrum,
+            checkerboard=checkerboard,
             perceptual=perceptual,
             adversarial=adversarial,
             feature_matching=feature_matching,
@@ -199,8 +217,8 @@ class TrainingLosses(io.ComfyNode):
         return io.NodeOutput(LossTerms(loss, adversarial=critic, vgg=trunk, start=adversarial_start))
 
 
-def _weight(id_: str, default: float, tooltip: str) -> Any:
-    return io.Float.Input(id_, default=default, min=0.0, max=100.0, step=0.001, tooltip=tooltip)
+def _weight(id_: str, default: float, tooltip: str, optional: bool = False) -> Any:
+    return io.Float.Input(id_, default=default, min=0.0, max=100.0, step=0.001, tooltip=tooltip, optional=optional)
 
 
 def _checked(name: str) -> str:

@@ -39,6 +39,7 @@ class LossConfig:
         blind: mean absolute error of the estimate from a noisy image without conditioning.
         controller: the noise controller's negative log-likelihood; its gradients reach no other part.
         ssim, frequency: of the stage's result, see `losses`.
+        spectrum, checkerboard: of the stage's result, see `texture`.
         perceptual: of the stage's result, see `perceptual`.
         adversarial: of the stage's result, see `adversarial`; only in phases that are adversarial.
         feature_matching: as `adversarial`.
@@ -56,6 +57,8 @@ class LossConfig:
     controller: float = 0.01
     ssim: float = 0.0
     frequency: float = 0.0
+    spectrum: float = 0.0
+    checkerboard: float = 0.0
     perceptual: float = 0.0
     adversarial: float = 0.0
     feature_matching: float = 0.0

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checks import check_integer
 from ..sheet import GAP, arrange
 from .axes import Floats
-from .canvas import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, Colour
+from .canvas import BLACK, BLUE, BROWN, GREEN, GREY, ORANGE, PINK, PURPLE, SKY, VERMILLION, YELLOW, Colour
 from .plot import Panel, Series, draw
 
 # A term has the same colour in every run.
@@ -24,6 +24,8 @@ TERMS: dict[str, Colour] = {
     "blind": SKY,
     "ssim": GREY,
     "frequency": YELLOW,
+    "spectrum": BROWN,
+    "checkerboard": PINK,
     "perceptual": PURPLE,
     "adversarial": VERMILLION,
     "feature_matching": BLACK,

@@ -76,11 +76,12 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: as `l1`; smaller images.
     """
-    _check(image, target)
+    check_pair(image, target)
     if min(image.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"image: expected at least {SSIM_WINDOW}x{SSIM_WINDOW} px, got {tuple(image.shape)}")
     with full_precision(image):
-        similarity = ssim_map(_full(image), _full(target), SSIM_WINDOW, max_val=1.0, padding="valid")
+        image, target = at_least_float32(image), at_least_float32(target)
+        similarity = ssim_map(image, target, SSIM_WINDOW, max_val=1.0, padding="valid")
     return 1.0 - similarity.mean()
 
 
@@ -116,7 +117,7 @@ def pixel_loss(kind: str, channel: str = "rgb") -> ImageLoss:
     loss = PIXEL_LOSSES[kind]
     if channel == "rgb":
         return loss
-    return lambda image, target: loss(rgb_to_y(_full(image)), rgb_to_y(_full(target)))
+    return lambda image, target: loss(rgb_to_y(at_least_float32(image)), rgb_to_y(at_least_float32(target)))
 
 
 def full_precision(image: Tensor) -> torch.autocast:
@@ -125,15 +126,17 @@ def full_precision(image: Tensor) -> torch.autocast:
 
 
 def _difference(image: Tensor, target: Tensor) -> Tensor:
-    _check(image, target)
-    return _full(image) - _full(target)
+    check_pair(image, target)
+    return at_least_float32(image) - at_least_float32(target)
 
 
-def _full(image: Tensor) -> Tensor:
+def at_least_float32(image: Tensor) -> Tensor:
+    """In float32, or as it is where that is finer."""
     return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
-def _check(image: Tensor, target: Tensor) -> None:
+def check_pair(image: Tensor, target: Tensor) -> None:
+    """Raises TypeError or ValueError unless both are float tensors of one shape with four axes."""
     for name, value in (("image", image), ("target", target)):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             got = value.dtype if isinstance(value, Tensor) else type(value).__name__

@@ -13,6 +13,15 @@ from .distributed import World
 from .learner import Learner
 from .losses import ImageLoss, frequency, ssim
 from .perceptual import PerceptualLoss, perceptual_loss
+from .texture import checkerboard, spectrum
+
+# by the name of their weight
+IMAGE_LOSSES: dict[str, ImageLoss] = {
+    "ssim": ssim,
+    "frequency": frequency,
+    "spectrum": spectrum,
+    "checkerboard": checkerboard,
+}
 
 
 class Objective:
@@ -43,11 +52,7 @@ class Objective:
         vgg: str | Path | None = None,
     ) -> None:
         loss = config.loss
-        self._terms: dict[str, ImageLoss] = {}
-        if loss.ssim:
-            self._terms["ssim"] = ssim
-        if loss.frequency:
-            self._terms["frequency"] = frequency
+        self._terms = {name: term for name, term in IMAGE_LOSSES.items() if getattr(loss, name)}
         self.trunk = ""
         if loss.perceptual:
             features: PerceptualLoss = perceptual_loss(config.perceptual, vgg).to(device)

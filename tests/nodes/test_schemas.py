@@ -57,6 +57,7 @@ RELEASED = {
     "PU_TrainingLosses": "pixel:COMBO pixel_weight:FLOAT judge:COMBO ssim:FLOAT frequency:FLOAT "
     "perceptual:FLOAT vgg:COMBO adversarial:FLOAT feature_matching:FLOAT gan:COMBO discriminator:COMBO r1:FLOAT "
     "adversarial_start:FLOAT upsampler:FLOAT refine:FLOAT blind:FLOAT controller:FLOAT "
+    "spectrum:FLOAT checkerboard:FLOAT "
     "-> training_losses:PU_TRAINING_LOSSES",
     "PU_Train": "data:PU_TRAINING_DATA strategy:COMBO earlier_stages:COMBO stages:INT steps:INT batch:INT crop:INT "
     "accumulate:INT learning_rate:FLOAT seed:INT validate_every:INT keep:COMBO precision:COMBO "

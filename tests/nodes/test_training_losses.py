@@ -33,6 +33,8 @@ FIELDS = {
     "refine": (0.0, ("loss", "refine")),
     "blind": (0.0, ("loss", "blind")),
     "controller": (0.0, ("loss", "controller")),
+    "spectrum": (0.1, ("loss", "spectrum")),
+    "checkerboard": (0.1, ("loss", "checkerboard")),
 }
 
 

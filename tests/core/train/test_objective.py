@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint
 from progressive_upsampling.core.train import critic as critic_module
-from progressive_upsampling.core.train import losses
+from progressive_upsampling.core.train import losses, texture
 from progressive_upsampling.core.train.adversarial import (
     AdversarialConfig,
     discriminator_loss,
@@ -78,14 +78,16 @@ def stop_at(step: int):
 
 
 def test_terms_are_those_of_their_functions():
-    loss = LossConfig(ssim=1, frequency=1, perceptual=1)
-    config = tiny_config(loss=loss, perceptual=PERCEPTUAL, phases=(PHASE,))
+    loss = LossConfig(ssim=1, frequency=1, spectrum=1, checkerboard=1, perceptual=1)
+    phase = replace(PHASE, crop=8)
+    config = tiny_config(loss=loss, perceptual=PERCEPTUAL, phases=(phase,))
     objective = Objective(config, CPU, torch.float32, UNSCALED)
-    objective.begin_step(PHASE)
+    objective.begin_step(phase)
     output, target = pair()
     found = objective(output, target)
     perceptual = PerceptualLoss(random_vgg(0, 2), PERCEPTUAL.layers, "")
-    expected = {"ssim": losses.ssim, "frequency": losses.frequency, "perceptual": perceptual}
+    on_texture = {"spectrum": texture.spectrum, "checkerboard": texture.checkerboard}
+    expected = {"ssim": losses.ssim, "frequency": losses.frequency, **on_texture, "perceptual": perceptual}
     assert found == {name: term(output, target) for name, term in expected.items()}
     assert objective.critic is None and objective.backward(0, 1.0) == {} and objective.learners() == []
 
@@ -95,9 +97,9 @@ def test_without_weights_there_are_no_terms_and_no_networks():
     assert objective(*pair()) == {} and objective.critic is None and objective.trunk == ""
 
 
-@pytest.mark.parametrize("name", ["ssim", "frequency", "perceptual"])
+@pytest.mark.parametrize("name", ["ssim", "frequency", "spectrum", "checkerboard", "perceptual"])
 def test_a_term_is_in_the_history_and_changes_the_weights(photos, tmp_path, name):
-    phases = (replace(PHASE, steps=3),)
+    phases = (replace(PHASE, steps=3, crop=8),)  # 8: the window of the spectrum after one stage
     plain = tiny_config(chain=tiny_chain(1), phases=phases, perceptual=PERCEPTUAL, validate_every=0)
     with_term = replace(plain, loss=LossConfig(**{name: 1.0}))
     Trainer(plain, photos, tmp_path / "plain").run()

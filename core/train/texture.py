@@ -1,0 +1,82 @@
+"""Loss terms on what texture is made of: its power spectrum, place by place, and the grid that networks leave in it.
+
+Like those of `losses` they are functions of (image, target) in float32 at least, and clamp nothing. Neither asks for
+the target's pixels: noise of the right power costs nothing in `spectrum`, and nothing more than other noise in
+`checkerboard`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor
+
+from ..layout import rgb_to_ycbcr
+from .losses import at_least_float32, check_pair, full_precision
+
+SPECTRUM_WINDOW = 16  # pixels a side; the next one begins after half of it
+PERIOD = 4  # pixels; what the denoiser's pixel shuffles can leave, and the poolings of VGG19 let pass
+_FLOOR = 0.3 / 255**2  # power of a third of an 8-bit level's noise, under which nothing is seen
+
+
+def spectrum(image: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute log-ratio of the power spectra in small windows (after Durall 2020, arXiv 2003.01826).
+
+    Of Y, Cb and Cr each, by Hann's windows without their means, frequency by frequency. So both lost and invented
+    texture cost, at their place, scale and direction, whatever their phase. Durall's rings of frequencies would not do:
+    a checkerboard in their corners passes for all the texture that they lack.
+
+    Args:
+        image, target: `[B, 3, H, W]`, in 0..1 units, at least SPECTRUM_WINDOW pixels a side.
+
+    Returns:
+        A tensor without axes, float32 (float64 for float64); 1 is power that is off by a factor of e.
+
+    Raises:
+        TypeError, ValueError: no float tensors of one shape with four axes; smaller images.
+    """
+    _check_side(image, target, SPECTRUM_WINDOW)
+    with full_precision(image):
+        return (_log_powers(at_least_float32(image)) - _log_powers(at_least_float32(target))).abs().mean()
+
+
+def checkerboard(image: Tensor, target: Tensor) -> Tensor:
+    """What of the error repeats every PERIOD pixels all over the image (Odena 2016, doi 10.23915/distill.00003).
+
+    The mean of the error over the pixels of each place in the period, less the mean over all, as an absolute value
+    averaged over the places. Error that follows the picture averages out; a grid does not.
+
+    Args:
+        image, target: `[B, C, H, W]`, in 0..1 units, at least PERIOD pixels a side; what is left of the last whole
+            period is not looked at.
+
+    Returns:
+        A tensor without axes, float32 (float64 for float64).
+
+    Raises:
+        TypeError, ValueError: no float tensors of one shape with four axes; smaller images.
+    """
+    _check_side(image, target, PERIOD)
+    error = at_least_float32(image) - at_least_float32(target)
+    H, W = (side - side % PERIOD for side in error.shape[-2:])
+    grid = reduce(error[..., :H, :W], "b c (h y) (w x) -> b c y x", "mean", y=PERIOD, x=PERIOD)
+    return (grid - grid.mean((2, 3), keepdim=True)).abs().mean()
+
+
+def _log_powers(image: Tensor) -> Tensor:
+    """`[windows, side, side / 2 + 1]`; white noise has the logarithm of its variance everywhere."""
+    side = SPECTRUM_WINDOW
+    hann = torch.hann_window(side, dtype=image.dtype, device=image.device)
+    shape = hann[:, None] * hann
+    planes = rearrange(rgb_to_ycbcr(image), "b c h w -> (b c) 1 h w")
+    windows = rearrange(F.unfold(planes, side, stride=side // 2), "b (y x) n -> (b n) y x", y=side)
+    windows = (windows - windows.mean((1, 2), keepdim=True)) * (shape / shape.square().sum().sqrt())
+    found = torch.fft.rfft2(windows)
+    return (found.real.square() + found.imag.square() + _FLOOR).log()
+
+
+def _check_side(image: Tensor, target: Tensor, smallest: int) -> None:
+    check_pair(image, target)
+    if min(image.shape[-2:]) < smallest:
+        raise ValueError(f"image: expected at least {smallest}x{smallest} px, got {tuple(image.shape)}")
