@@ -25,6 +25,7 @@ from ..train.distributed import joined
 from ..train.loop import Trainer
 from ..train.recipe import read_config, read_recipe
 from ..train.run_folder import BEST, CONFIG, LAST, STATE
+from ..train.setup import learning
 from ..train.task import Model, config_of
 from ..upsamplers import load_upsampler
 from .console import Console
@@ -52,6 +53,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         RuntimeError: the loss was not finite too often.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with the run saved.
     """
+    with learning():  # now, because torch's threads take over from here what they count as 0
+        return _run(args, console)
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f"--threads: expected a whole number >= 1, got {args.threads}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..checks import check_choice, check_number
 from .losses import full_precision, l1
-from .vgg import LAYERS, VGG19, fingerprint, load_vgg, random_vgg
+from .vgg import LAYERS, POOLS, VGG19, fingerprint, load_vgg, random_vgg
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,13 @@ class PerceptualConfig:
         relative: whether distances are in units of the trunk's own features. Trunks differ there by factors of
             hundreds (the original VGG19 sees 0..255, torchvision's about -2..2), and weights of one would not do
             for another; False takes features as they are, for weights from the literature.
+        pool: "max", or "average" against grids, see `vgg.VGG19`.
     """
 
     layers: dict[str, float] = field(default_factory=_real_esrgan)
     seed: int = 0
     relative: bool = True
+    pool: str = "max"
 
     def __post_init__(self) -> None:
         for layer, weight in self.layers.items():
@@ -44,6 +46,7 @@ class PerceptualConfig:
             check_number(weight, f"layers.{layer}", 0)
         if not any(self.layers.values()):
             raise ValueError("layers: expected one with a weight above 0, got none")
+        check_choice(self.pool, "pool", list(POOLS))
 
 
 class PerceptualLoss(nn.Module):
@@ -121,10 +124,10 @@ def perceptual_loss(config: PerceptualConfig, path: str | Path | None = None) ->
     relative = config.relative
     deepest = max(list(LAYERS).index(layer) for layer, weight in config.layers.items() if weight) + 1
     if path is None:
-        trunk = random_vgg(config.seed, deepest)
+        trunk = random_vgg(config.seed, deepest, config.pool)
         loss = PerceptualLoss(trunk, config.layers, f"random VGG19, seed {config.seed}, not trained", relative)
     else:
-        trunk = load_vgg(path)
+        trunk = load_vgg(path, config.pool)
         label = f"VGG19 from {Path(path).name} ({fingerprint(trunk)}), to {trunk.layers[-1]}"
         loss = PerceptualLoss(trunk, config.layers, label, relative)
     if path is None or set(loss.layers) != {layer for layer, weight in config.layers.items() if weight}:

@@ -1,4 +1,4 @@
-"""Loss terms on what texture is made of: its power spectrum, place by place, and the grid that networks leave in it.
+"""Loss terms on what texture is made of: its power spectrum, and the grid that networks leave in it, place by place.
 
 Like those of `losses` they are functions of (image, target) in float32 at least, and clamp nothing. Neither asks for
 the target's pixels: noise of the right power costs nothing in `spectrum`, and nothing more than other noise in
@@ -16,6 +16,7 @@ from ..layout import rgb_to_ycbcr
 from .losses import at_least_float32, check_pair, full_precision
 
 SPECTRUM_WINDOW = 16  # pixels a side; the next one begins after half of it
+GRID_WINDOW = 16  # pixels a side
 PERIOD = 4  # pixels; what the denoiser's pixel shuffles can leave, and the poolings of VGG19 let pass
 _FLOOR = 0.3 / 255**2  # power of a third of an 8-bit level's noise, under which nothing is seen
 
@@ -42,14 +43,15 @@ def spectrum(image: Tensor, target: Tensor) -> Tensor:
 
 
 def checkerboard(image: Tensor, target: Tensor) -> Tensor:
-    """What of the error repeats every PERIOD pixels all over the image (Odena 2016, doi 10.23915/distill.00003).
+    """What of the error repeats every PERIOD pixels for a while (Odena 2016, doi 10.23915/distill.00003).
 
-    The mean of the error over the pixels of each place in the period, less the mean over all, as an absolute value
-    averaged over the places. Error that follows the picture averages out; a grid does not.
+    In windows of GRID_WINDOW pixels a side, side by side: the mean of the error over the pixels of each place in the
+    period, less the mean over all, as an absolute value averaged over the places. Error that follows the picture
+    mostly averages out; a grid does not.
 
     Args:
-        image, target: `[B, C, H, W]`, in 0..1 units, at least PERIOD pixels a side; what is left of the last whole
-            period is not looked at.
+        image, target: `[B, C, H, W]`, in 0..1 units, at least GRID_WINDOW pixels a side; what is left of the last whole
+            window is not looked at.
 
     Returns:
         A tensor without axes, float32 (float64 for float64).
@@ -57,11 +59,13 @@ def checkerboard(image: Tensor, target: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: no float tensors of one shape with four axes; smaller images.
     """
-    _check_side(image, target, PERIOD)
+    _check_side(image, target, GRID_WINDOW)
     error = at_least_float32(image) - at_least_float32(target)
-    H, W = (side - side % PERIOD for side in error.shape[-2:])
-    grid = reduce(error[..., :H, :W], "b c (h y) (w x) -> b c y x", "mean", y=PERIOD, x=PERIOD)
-    return (grid - grid.mean((2, 3), keepdim=True)).abs().mean()
+    H, W = (side - side % GRID_WINDOW for side in error.shape[-2:])
+    count = GRID_WINDOW // PERIOD
+    split = "b c (i h y) (j w x) -> b c i j y x"
+    grid = reduce(error[..., :H, :W], split, "mean", h=count, w=count, y=PERIOD, x=PERIOD)
+    return (grid - grid.mean((-2, -1), keepdim=True)).abs().mean()
 
 
 def _log_powers(image: Tensor) -> Tensor:

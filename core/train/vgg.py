@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,11 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint import read_tensors
+from ..checks import check_choice
 from ..imagenet import Normalise, fill, fold_input, read_arrays, write_trunk
 
-# Convolutions a block; a maximum over 2x2 pixels ends each block.
+# Convolutions a block; the maximum over 2x2 pixels ends each block.
 _BLOCKS = (2, 2, 4, 4, 4)
 _WIDTHS = (64, 128, 256, 512, 512)
+POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {"max": F.max_pool2d, "average": F.avg_pool2d}
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # taken off RGB in 0..255 by the original network
 
 
@@ -44,14 +46,18 @@ class VGG19(nn.Module):
 
     Args:
         depth: convolutions, 1..16.
+        pool: what ends a block, "max" as it was trained, or "average" (Gatys 2015, arXiv 1505.07376), which does not
+            mistake a grid of two pixels for texture.
 
     Attributes:
         layers: their names, "conv1_1" and on.
     """
 
-    def __init__(self, depth: int = len(LAYERS)) -> None:
+    def __init__(self, depth: int = len(LAYERS), pool: str = "max") -> None:
         super().__init__()
+        check_choice(pool, "pool", list(POOLS))
         self.layers = tuple(LAYERS)[:depth]
+        self.pool = pool
         widths = [width for width, count in zip(_WIDTHS, _BLOCKS, strict=True) for _ in range(count)]
         inputs = [3, *widths]
         self.convolutions = nn.ModuleList(nn.Conv2d(inputs[i], widths[i], 3, padding=1) for i in range(depth))
@@ -84,33 +90,38 @@ class VGG19(nn.Module):
             if index > 0:
                 x = F.relu(x)
                 if _block(name) > _block(self.layers[index - 1]):
-                    x = F.max_pool2d(x, 2)
+                    x = POOLS[self.pool](x, 2)
             x = self.convolutions[index](x)
             if name in layers:
                 features[name] = x
         return features
 
 
-def load_vgg(path: str | Path) -> VGG19:
+def load_vgg(path: str | Path, pool: str = "max") -> VGG19:
     """The trunk of a file.
+
+    Args:
+        path: the file.
+        pool: see `VGG19`.
 
     Raises:
         CheckpointError: unreadable, or not VGG19 in torchvision's layout; names what is wrong.
     """
     tensors, _ = read_tensors(path)
-    network = VGG19(_depth(tensors))
+    network = VGG19(_depth(tensors), pool)
     fill(_weights(network), tensors, f"{path}: expected VGG19 as torchvision names it, features.0.weight and on")
     return network.eval()
 
 
-def random_vgg(seed: int = 0, depth: int = len(LAYERS)) -> VGG19:
+def random_vgg(seed: int = 0, depth: int = len(LAYERS), pool: str = "max") -> VGG19:
     """A trunk with random weights, which is still a useful measure of texture (arXiv 2103.10571).
 
     Args:
         seed: same seed, same trunk, also for another depth.
         depth: convolutions, 1..16.
+        pool: see `VGG19`.
     """
-    network, generator = VGG19(depth), torch.Generator().manual_seed(seed)
+    network, generator = VGG19(depth, pool), torch.Generator().manual_seed(seed)
     for conv in network.convolutions:
         weight, bias = conv.get_parameter("weight"), conv.get_parameter("bias")
         # He 2015: features keep their size from layer to layer

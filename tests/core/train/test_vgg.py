@@ -26,12 +26,12 @@ INDICES = [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]
 PLAN = [64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0]
 
 
-def plain_vgg(depth: int) -> nn.Sequential:
-    """`features` of VGG19 as its paper draws it, 0 standing for a maximum, to its convolution number `depth`."""
+def plain_vgg(depth: int, pool: type[nn.Module] = nn.MaxPool2d) -> nn.Sequential:
+    """`features` of VGG19 as its paper draws it, 0 standing for a pooling, to its convolution number `depth`."""
     layers, width, count = [], 3, 0
     for entry in PLAN:
         if entry == 0:
-            layers.append(nn.MaxPool2d(2))
+            layers.append(pool(2))
             continue
         layers += [nn.Conv2d(width, entry, 3, padding=1), nn.ReLU()]
         width, count = entry, count + 1
@@ -56,13 +56,14 @@ def test_layers_lie_where_torchvision_has_them():
     assert list(LAYERS)[:5] == ["conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"] and list(LAYERS)[-1] == "conv5_4"
 
 
+@pytest.mark.parametrize(("pool", "pooling"), [("max", nn.MaxPool2d), ("average", nn.AvgPool2d)])
 @pytest.mark.parametrize("depth", [1, 5, 16])
-def test_features_are_those_of_the_plain_network(tmp_path, picture, depth):
+def test_features_are_those_of_the_plain_network(tmp_path, picture, depth, pool, pooling):
     with torch.random.fork_rng():
         torch.manual_seed(depth)
-        plain = plain_vgg(depth)
+        plain = plain_vgg(depth, pooling)
     file_of(plain, tmp_path / "vgg.safetensors")
-    network = load_vgg(tmp_path / "vgg.safetensors")
+    network = load_vgg(tmp_path / "vgg.safetensors", pool)
     layers = list(LAYERS)[:depth]
     assert network.layers == tuple(layers)
     found = network(picture, layers)
@@ -229,6 +230,36 @@ def test_units_are_the_features_of_a_picture_like_a_photograph():
     trunk = random_vgg(depth=2)
     loss = PerceptualLoss(trunk, {"conv1_2": 1.0}, "")
     assert loss.units == {"conv1_2": pytest.approx(trunk(reference, ["conv1_2"])["conv1_2"].abs().mean().item())}
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_pooling_is_that_of_the_config(tmp_path, picture, trained):
+    file_of(plain_vgg(3), tmp_path / "vgg.safetensors")
+    path = tmp_path / "vgg.safetensors" if trained else None
+    found = {}
+    for pool in ("max", "average"):
+        loss = perceptual_loss(PerceptualConfig({"conv2_1": 1.0}, pool=pool), path)
+        assert loss.trunk.pool == pool
+        found[pool] = loss(picture, picture.flip(2)).item()
+    assert found["max"] != found["average"]
+    with pytest.raises(ValueError, match="pool: expected one of 'max', 'average', got str 'mean'"):
+        PerceptualConfig(pool="mean")
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_averages_see_no_grid_of_two_pixels_where_maxima_do(smooth):
+    """Behind the first pooling."""
+    trunk = random_vgg(depth=3, pool="average" if smooth else "max")
+    for convolution in trunk.convolutions[:2]:  # the picture itself, as it is
+        weight = torch.zeros_like(convolution.weight)
+        weight[:, :, 1, 1] = 1.0 / weight.shape[1]
+        convolution.weight.copy_(weight)
+    grey = torch.full((1, 3, 32, 32), 0.8)
+    lines = grey.clone()
+    lines[..., ::2] += 0.1
+    lines[..., 1::2] -= 0.1
+    before, after = (trunk(image, ["conv2_1"])["conv2_1"][..., 1:-1, 1:-1] for image in (grey, lines))
+    assert torch.allclose(before, after, atol=1e-5) == smooth
 
 
 def test_gradients_reach_the_image_alone(picture):
