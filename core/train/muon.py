@@ -2,7 +2,7 @@
 
 Adam weighs every number of a gradient by itself. Muon takes a layer's gradient as the matrix that it is and steps
 with the nearest one whose singular values are all 1, so that directions of small gradient are learned as fast as
-those of large. ESPCN, FSRCNN and the denoiser gain much by it, EDSR nothing: see docs/training.md.
+those of large. ESPCN and FSRCNN gain much by it, denoisers in short runs, EDSR nothing: see docs/training.md.
 """
 
 from __future__ import annotations
