@@ -76,9 +76,7 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: as `l1`; smaller images.
     """
-    check_pair(image, target)
-    if min(image.shape[-2:]) < SSIM_WINDOW:
-        raise ValueError(f"image: expected at least {SSIM_WINDOW}x{SSIM_WINDOW} px, got {tuple(image.shape)}")
+    check_pair(image, target, SSIM_WINDOW)
     with full_precision(image):
         image, target = at_least_float32(image), at_least_float32(target)
         similarity = ssim_map(image, target, SSIM_WINDOW, max_val=1.0, padding="valid")
@@ -135,8 +133,8 @@ def at_least_float32(image: Tensor) -> Tensor:
     return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
-def check_pair(image: Tensor, target: Tensor) -> None:
-    """Raises TypeError or ValueError unless both are float tensors of one shape with four axes."""
+def check_pair(image: Tensor, target: Tensor, smallest: int = 1) -> None:
+    """Raises TypeError or ValueError unless both are float tensors [B, C, H, W] of one shape, `smallest` a side."""
     for name, value in (("image", image), ("target", target)):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             got = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -144,3 +142,5 @@ def check_pair(image: Tensor, target: Tensor) -> None:
     if image.ndim != 4 or 0 in image.shape or image.shape != target.shape:
         shapes = f"{tuple(image.shape)} and {tuple(target.shape)}"
         raise ValueError(f"image, target: expected two of one shape [B, C, H, W], got {shapes}")
+    if min(image.shape[-2:]) < smallest:
+        raise ValueError(f"image: expected at least {smallest}x{smallest} px, got {tuple(image.shape)}")

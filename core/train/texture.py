@@ -37,7 +37,7 @@ def spectrum(image: Tensor, target: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: no float tensors of one shape with four axes; smaller images.
     """
-    _check_side(image, target, SPECTRUM_WINDOW)
+    check_pair(image, target, SPECTRUM_WINDOW)
     with full_precision(image):
         return (_log_powers(at_least_float32(image)) - _log_powers(at_least_float32(target))).abs().mean()
 
@@ -59,7 +59,7 @@ def checkerboard(image: Tensor, target: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: no float tensors of one shape with four axes; smaller images.
     """
-    _check_side(image, target, GRID_WINDOW)
+    check_pair(image, target, GRID_WINDOW)
     error = at_least_float32(image) - at_least_float32(target)
     H, W = (side - side % GRID_WINDOW for side in error.shape[-2:])
     count = GRID_WINDOW // PERIOD
@@ -78,9 +78,3 @@ def _log_powers(image: Tensor) -> Tensor:
     windows = (windows - windows.mean((1, 2), keepdim=True)) * (shape / shape.square().sum().sqrt())
     found = torch.fft.rfft2(windows)
     return (found.real.square() + found.imag.square() + _FLOOR).log()
-
-
-def _check_side(image: Tensor, target: Tensor, smallest: int) -> None:
-    check_pair(image, target)
-    if min(image.shape[-2:]) < smallest:
-        raise ValueError(f"image: expected at least {smallest}x{smallest} px, got {tuple(image.shape)}")

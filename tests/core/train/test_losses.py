@@ -10,9 +10,10 @@ from skimage.metrics import structural_similarity
 
 from progressive_upsampling.core.train import losses
 from progressive_upsampling.core.train.losses import PIXEL_LOSSES, charbonnier, frequency, l1, l2, pixel_loss, ssim
+from progressive_upsampling.core.train.texture import checkerboard, spectrum
 
 SIZES = [(33, 47), (11, 11), (12, 70)]
-ALL = [l1, l2, charbonnier, ssim, frequency]
+ALL = [l1, l2, charbonnier, ssim, frequency, spectrum, checkerboard]
 
 
 def pair(size: tuple[int, int] = (33, 47), noise: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,7 +99,7 @@ def test_more_noise_costs_more(loss):
 
 @pytest.mark.parametrize("loss", ALL)
 def test_gradients_are_those_of_the_value(loss):
-    image, target = (x[:1, :, :12, :13].double() for x in pair())
+    image, target = (x[:1, :, :17, :18].double() for x in pair())
     assert torch.autograd.gradcheck(lambda x: loss(x, target), (image.requires_grad_(),), fast_mode=True)
 
 
