@@ -153,7 +153,7 @@ class TrainingLosses(io.ComfyNode):
                     "checkerboard",
                     DEFAULTS.checkerboard,
                     "Weight of the error that repeats every 2 or 4 pixels, the grid that texture terms bring along. "
-                    "4 beside a perceptual term.",
+                    "3 counts about as much as pixel_weight 1, 6 holds a perceptual term.",
                     optional=True,
                 ),
             ],

@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 # here, because theirs is faint on white.
 BLACK, BLUE, VERMILLION, GREEN = (0, 0, 0), (0, 114, 178), (213, 94, 0), (0, 158, 115)
 ORANGE, SKY, PURPLE, GREY, YELLOW = (230, 159, 0), (86, 180, 233), (204, 121, 167), (140, 140, 140), (200, 185, 20)
-BROWN, PINK = (120, 80, 40), (230, 110, 140)
+BROWN, VIOLET = (110, 70, 20), (100, 60, 180)  # not theirs: darker than whichever of them is near in hue
 INK = (24, 24, 24)
 
 _WHITE = (255, 255, 255)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checks import check_integer
 from ..sheet import GAP, arrange
 from .axes import Floats
-from .canvas import BLACK, BLUE, BROWN, GREEN, GREY, ORANGE, PINK, PURPLE, SKY, VERMILLION, YELLOW, Colour
+from .canvas import BLACK, BLUE, BROWN, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, VIOLET, YELLOW, Colour
 from .plot import Panel, Series, draw
 
 # A term has the same colour in every run.
@@ -25,7 +25,7 @@ TERMS: dict[str, Colour] = {
     "ssim": GREY,
     "frequency": YELLOW,
     "spectrum": BROWN,
-    "checkerboard": PINK,
+    "checkerboard": VIOLET,
     "perceptual": PURPLE,
     "adversarial": VERMILLION,
     "feature_matching": BLACK,

@@ -15,7 +15,7 @@ def learning() -> Iterator[None]:
     """Gradients, whatever mode the caller is in: ComfyUI runs its nodes in inference mode.
 
     Numbers under float32's normal ones count as 0 meanwhile, where the processor offers it: with them it computes many
-    times as slowly, and gradients and Muon's matrices come to hold them: a step of the blind denoiser had grown from
+    times as slowly, and gradients and Muon's matrices come to hold them. A step of the blind denoiser had grown from
     0.35 s to 1.3 s after 2500. Threads that torch started before go on as they were.
     """
     flushed = _flushes_denormals()

@@ -12,6 +12,7 @@ import torch
 
 from progressive_upsampling.core.chain import Chain, ChainConfig
 from progressive_upsampling.core.checkpoint import read_checkpoint
+from progressive_upsampling.core.cli import train
 from progressive_upsampling.core.cli.console import Console
 from progressive_upsampling.core.cli.train_plan import duration
 from progressive_upsampling.core.cli.train_report import Report
@@ -54,6 +55,21 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def same(a: Path, b: Path) -> bool:
     first, second = weights(a), weights(b)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_denormal_numbers_are_zero_before_anything_is_computed(run, photos, tmp_path, monkeypatch):
+    """Later, torch's threads would have been started, and they go on as they were."""
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor does not flush denormal numbers")
+    smallest, halves = torch.finfo(torch.float32).smallest_normal, []
+
+    def begin(args, console):
+        halves.append((torch.tensor(smallest) / 2).item())
+        return 0
+
+    monkeypatch.setattr(train, "_run", begin)
+    assert run("train", "--data", photos, "--out", tmp_path / "run")[0] == 0
+    assert halves == [0.0] and (torch.tensor(smallest) / 2).item() > 0
 
 
 def test_a_run_is_trained_and_said_so(run, config, photos, tmp_path):
