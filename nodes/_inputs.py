@@ -110,8 +110,8 @@ def detail_mask_input() -> Any:
     )
 
 
-def detail_map(mask: Tensor) -> Tensor:
-    """The map of a detail mask, `[B or 1, 1, H', W']`; masks that were added to or sharpened leave 0..1."""
+def unit_map(mask: Tensor) -> Tensor:
+    """A mask as multiplier, `[B or 1, 1, H', W']` in 0..1; masks that were added to or sharpened leave it."""
     return mask_to_map(mask).clamp(0, 1)
 
 

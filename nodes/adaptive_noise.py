@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..core.adaptive_noise import MODES, adaptive_sigma
 from ..core.chain import Chain
-from ..core.layout import bhwc_shape, from_bhwc, map_to_mask
+from ..core.layout import bhwc_shape, from_bhwc, map_at, map_to_mask
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
-from ._inputs import CATEGORY, model_input, stage_input, strength_input
+from ._inputs import CATEGORY, model_input, some, stage_input, strength_input, unit_map
 
 
 class AdaptiveNoise(io.ComfyNode):
@@ -48,6 +48,12 @@ class AdaptiveNoise(io.ComfyNode):
                 ),
                 stage_input(),
                 model_input("predicts the errors (mode learned; the bundled model if none is connected)"),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Limits where noise goes: the sigma map is multiplied by it. White (1) = as it is, "
+                    "black (0) = no noise. Another size is brought to the image's.",
+                ),
             ],
             outputs=[
                 io.Mask.Output(
@@ -67,6 +73,7 @@ class AdaptiveNoise(io.ComfyNode):
         base_sigma: float,
         stage: int,
         model: Chain | None = None,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Compute the sigma map."""
         batch, height, width, _ = bhwc_shape(image)
@@ -78,6 +85,8 @@ class AdaptiveNoise(io.ComfyNode):
                 sigma = adaptive_sigma(source, mode, strength, base_sigma)
             else:
                 sigma = chain.stage(stage).sigma(source, mode, strength)
+            if mask is not None:
+                sigma = sigma * job.send(map_at(unit_map(some(mask, images, batch, "mask")), (height, width)))
             return [runtime.on_intermediate(map_to_mask(sigma))]
 
         return io.NodeOutput(*run_batch(work, batch, height * width, [chain] if chain else []))

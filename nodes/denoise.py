@@ -12,7 +12,6 @@ from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import (
     CATEGORY,
-    detail_map,
     detail_mask_input,
     machine_inputs,
     map_for,
@@ -20,6 +19,7 @@ from ._inputs import (
     refinement_inputs,
     some,
     stage_input,
+    unit_map,
 )
 
 
@@ -88,7 +88,7 @@ class AttnUNetDenoise(io.ComfyNode):
             if conditioning is not None:
                 known = job.send(from_bhwc(some(conditioning, images, batch, "conditioning")))
             if detail_mask is not None:
-                where = job.send(detail_map(some(detail_mask, images, batch, "detail_mask")))
+                where = job.send(unit_map(some(detail_mask, images, batch, "detail_mask")))
             result = part.denoise(
                 noisy,
                 sigma,

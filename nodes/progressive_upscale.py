@@ -17,7 +17,6 @@ from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import (
     CATEGORY,
-    detail_map,
     detail_mask_input,
     machine_inputs,
     model_input,
@@ -26,6 +25,7 @@ from ._inputs import (
     seed_input,
     some,
     strength_input,
+    unit_map,
     wanted_size,
 )
 from ._upsamplers import CHOICES, MODEL, NETWORKS, network_of
@@ -144,7 +144,7 @@ class ProgressiveUpscale(io.ComfyNode):
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             where = None
             if detail_mask is not None:
-                where = detail_map(some(detail_mask, images, batch, "detail_mask"))
+                where = unit_map(some(detail_mask, images, batch, "detail_mask"))
             stages = chain.stages_of(
                 from_bhwc(image[images]),
                 size=size,

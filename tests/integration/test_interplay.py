@@ -58,6 +58,27 @@ def test_a_mask_from_comfyui_limits_where_detail_is_added(server: Server, photo:
     assert (expected - chain(image, **chosen).movedim(1, -1)).abs().max() > 1e-3
 
 
+def test_a_mask_from_comfyui_limits_where_noise_goes(server: Server, photo: str) -> None:
+    prompt = {name: node for name, node in graph(photo).items() if name == "photo"}
+    sigma = {"mode": "learned", "strength": 1.0, "base_sigma": 0.04, "stage": 1}
+    noise = {"sigma": 0.04, "strength": 1.0, "seed": 3, "distribution": "gaussian", "stage": 1}
+    prompt["sigma"] = {
+        "class_type": "PU_AdaptiveNoise",
+        "inputs": sigma | {"image": ["photo", 0], "mask": ["photo", 1]},
+    }
+    prompt["noise"] = {
+        "class_type": "PU_InjectNoise",
+        "inputs": noise | {"image": ["photo", 0], "sigma_map": ["sigma", 0]},
+    }
+    prompt["keep"] = {"class_type": "KeepImage", "inputs": {"image": ["noise", 0], "name": "interplay"}}
+    server.run(prompt)
+    image, transparent = loaded(server, photo)
+    changed = np.abs(server.kept("interplay") - image.movedim(1, -1).numpy()).max(axis=-1)[0]
+    limits = transparent[0, 0].numpy()
+    assert changed[limits == 0].max() < 1e-6
+    assert changed[limits == 1].mean() > 1e-3
+
+
 def test_alpha_goes_through(server: Server, photo: str) -> None:
     prompt = graph(photo, image=["joined", 0])
     prompt["joined"] = {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["photo", 0], "alpha": ["photo", 1]}}

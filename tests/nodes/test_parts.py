@@ -107,6 +107,35 @@ def test_adaptive_noise_needs_no_model_for_the_analytic_modes(picture: Picture) 
     assert gradient.std() > 0
 
 
+@pytest.mark.parametrize("mode", ["learned", "uniform"])
+@pytest.mark.parametrize("shape", [(21, 34), (1, 10, 9), (2, 21, 34)])
+def test_a_mask_of_any_size_limits_where_noise_goes(
+    picture: Picture, chain: Any, mode: str, shape: tuple[int, ...]
+) -> None:
+    common = {"image": picture(batch=2), "mode": mode, "model": chain}
+    (free,) = call(AdaptiveNoise, **common)
+    for value in (0.0, 0.5, 1.0):
+        (limited,) = call(AdaptiveNoise, **common, mask=torch.full(shape, value))
+        torch.testing.assert_close(limited, value * free)
+    left = torch.zeros(21, 34)
+    left[:, :17] = 1
+    (limited,) = call(AdaptiveNoise, **common, mask=left)
+    assert torch.equal(limited[:, :, :17], free[:, :, :17])
+    assert not limited[:, :, 17:].any()
+
+
+def test_a_mask_out_of_range_counts_as_white_or_black(picture: Picture, chain: Any) -> None:
+    common = {"image": picture(), "mode": "uniform", "model": chain}
+    (free,) = call(AdaptiveNoise, **common)
+    assert torch.equal(call(AdaptiveNoise, **common, mask=torch.full((21, 34), 2.0))[0], free)
+    assert not call(AdaptiveNoise, **common, mask=torch.full((21, 34), -1.0))[0].any()
+
+
+def test_a_noise_mask_for_another_batch_is_refused(picture: Picture) -> None:
+    with pytest.raises(ValueError, match="mask: expected one, or one for each of 3 images, got 2"):
+        call(AdaptiveNoise, image=picture(batch=3), mode="uniform", mask=torch.ones(2, 9, 9))
+
+
 def test_inject_noise_of_strength_zero_returns_the_image_exactly(picture: Picture) -> None:
     image = picture()
     noisy, sigma = call(InjectNoise, image=image, strength=0.0)

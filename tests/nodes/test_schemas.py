@@ -33,7 +33,7 @@ RELEASED = {
     "checkpoint:COMBO stage:INT tile:INT precision:COMBO model:PU_MODEL "
     "upscale_model:UPSCALE_MODEL -> upsampled_image:IMAGE",
     "PU_AdaptiveNoise": "image:IMAGE mode:COMBO strength:FLOAT base_sigma:FLOAT stage:INT "
-    "model:PU_MODEL -> sigma_map:MASK",
+    "model:PU_MODEL mask:MASK -> sigma_map:MASK",
     "PU_InjectNoise": "image:IMAGE sigma:FLOAT strength:FLOAT seed:INT distribution:COMBO "
     "stage:INT sigma_map:MASK -> noisy_image:IMAGE applied_sigma_map:MASK",
     "PU_AttnUNetDenoise": "noisy_image:IMAGE sigma_map:MASK detail:FLOAT steps:COMBO stage:INT "
