@@ -9,16 +9,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from einops import rearrange
-from PIL import Image
 from torch import Tensor
 
 from .checks import check_choice, check_image, check_integer
 from .metrics import CHANNELS, psnr, radial_spectrum_error, ssim
 from .perceptual_distance import PerceptualDistance
-from .picture_format import READABLE
+from .picture_format import READABLE, find_pictures
+from .pictures import read_picture
 from .progress import OnStep
 from .squeezenet import SMALLEST
 from .train.degrade import matlab_imresize
@@ -117,7 +115,7 @@ def evaluate_folder(
     the methods see it repeated to RGB, and the mean of what they return is compared with it.
 
     Args:
-        folder: folder of pictures (PNG, JPEG, WebP, BMP, TIFF), all of which are read, not its subfolders.
+        folder: folder of pictures, all of which are read, as `find_pictures` lists and `read_picture` reads them.
         scale: whole factor, >= 2.
         methods: name to function of (`[1, 3, h, w]` float32 in 0..1 on the CPU, scale) to
             `[1, 3, h·scale, w·scale]` on any device. "bicubic" is always computed and cannot be given.
@@ -213,7 +211,7 @@ def picture_paths(folder: Path, names: Collection[str] | None = None) -> list[Pa
     """
     if not folder.is_dir():
         raise ValueError(f"folder: expected a folder of pictures, got {folder}")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in READABLE and path.is_file())
+    paths = find_pictures(folder)
     if names is not None:
         known = {path.name for path in paths} | {path.stem for path in paths}
         missing = [name for name in names if name not in known]
@@ -229,19 +227,11 @@ def read_8bit(path: Path) -> Tensor:
     """Read a picture as `[1, 1 or 3, H, W]` uint8; alpha is dropped, 16 bits are rounded to 8.
 
     Raises:
-        ValueError: it cannot be read; names the file.
+        PictureError: as `read_picture`.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith("I"):
-                levels = (np.asarray(picture).astype(np.int64) + 128) // 257
-                pixels = levels.clip(0, 255).astype(np.uint8)
-            else:
-                pixels = np.array(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
-    # PIL raises SyntaxError and ValueError too for broken files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: expected a picture, but it cannot be read: {error}") from error
-    return rearrange(torch.from_numpy(np.atleast_3d(pixels)), "h w c -> 1 c h w").contiguous()
+    picture = read_picture(path)
+    image = picture.image[:, : 1 if picture.grey else 3]
+    return image.mul(255.0).add(0.5).floor().byte()
 
 
 def without_infinity(value: object) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,10 @@ from .picture_format import (
 )
 from .png16 import encode_png16
 from .tiff16 import encode_tiff16
+from .whole_file import beside, write_whole
 
 _EXIF_IFD, _EXIF_WIDTH, _EXIF_HEIGHT = 0x8769, 0xA002, 0xA003
+_LONGEST_EXIF = 65533  # bytes of a JPEG segment (ISO 10918-1, B.1.1.4)
 _BAND = 256  # rows quantised at a time
 
 
@@ -58,7 +59,7 @@ def check_target(path: str | Path) -> None:
         PictureError: a folder that does not exist or cannot be written to, or the name of a folder.
     """
     # The only sure way to know: permissions say nothing of read-only file systems.
-    probe = _target(path).with_name(f".{secrets.token_hex(6)}.part")
+    probe = beside(_target(path))
     try:
         with open(probe, "xb"):
             pass
@@ -85,7 +86,7 @@ def write_picture(path: str | Path, image: Tensor, like: Picture | None = None, 
         TypeError, ValueError: not an image, more than one image, or other bits.
 
     Warns:
-        PictureWarning: the format cannot hold the alpha channel or 16 bits.
+        PictureWarning: the format cannot hold the alpha channel, 16 bits, or all the EXIF data.
     """
     kind = output_format(path)
     image = image.unsqueeze(0) if isinstance(image, Tensor) and image.ndim == 3 else image
@@ -107,7 +108,7 @@ def write_picture(path: str | Path, image: Tensor, like: Picture | None = None, 
     if image.shape[1] == 4 and like and like.grey and not (kind == "TIFF" and depth == 16):
         image = image[:, [0, 3]]  # grey and alpha; Pillow could not read it back from a 16-bit TIFF
     try:
-        data = _encode(_quantise(image, depth), kind, like)
+        data = _encode(path, _quantise(image, depth), kind, like)
     except (OSError, ValueError, MemoryError, RuntimeError) as error:
         raise PictureError(f"{path}: cannot be encoded as {kind} ({reason(error)})") from error
     write_atomic(path, data)
@@ -124,16 +125,10 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         PictureError: the folder does not exist or cannot be written to, or the disk is full.
     """
     target = _target(path)
-    temporary = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        with open(temporary, "xb") as file:  # not tempfile: its files are private to the user
-            file.write(data)
-        os.replace(temporary, target)
-    except BaseException as error:  # Ctrl-C as well: nothing half-written stays
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise PictureError(f"{path}: cannot be written ({reason(error)})") from error
-        raise
+        write_whole(target, data)
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def _target(path: str | Path) -> Path:
@@ -159,10 +154,13 @@ def _quantise(image: Tensor, bits: int) -> NDArray[Any]:
     return out
 
 
-def _encode(samples: NDArray[Any], kind: str, like: Picture | None) -> bytes:
+def _encode(path: str | Path, samples: NDArray[Any], kind: str, like: Picture | None) -> bytes:
     height, width, channels = samples.shape
     icc = like.icc if like and _fits(like.icc, channels, kind) else None
     exif = _exif_of_size(like.exif, width, height) if like and like.exif else None
+    if exif and kind == "JPEG" and len(exif) > _LONGEST_EXIF:
+        warnings.warn(f"{path}: JPEG cannot hold this much EXIF data: left out", PictureWarning, stacklevel=3)
+        exif = None
     if samples.dtype == np.uint16:
         return (encode_png16 if kind == "PNG" else encode_tiff16)(samples, icc, exif)
     options: dict[str, Any] = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from . import whole_file
 
 SUFFIX = ".safetensors"
 
@@ -81,21 +80,12 @@ def _how_to_convert(path: Path) -> str:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: beside its destination first, then moved over it.
+    """`whole_file.write_whole` for files of models and their training.
 
     Raises:
         CheckpointError: the system refuses; the old file, or none, is left, and nothing else.
     """
-    path = path.resolve()  # a link stays a link
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        whole_file.write_whole(path, data)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..picture_format import PictureWarning
-from .console import Console
+from .console import Console, out_of_memory
 
 PROGRAM = "progressive-upsampling"
 INTERRUPTED = 130  # what shells give for a program ended by Ctrl-C
@@ -325,9 +325,9 @@ def _version() -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    if isinstance(error, MemoryError) and not lines:
+    if out_of_memory(error):
         return "out of memory"
+    lines = str(error).strip().splitlines()
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror.lower()}"
     return lines[0] if lines else type(error).__name__

@@ -135,3 +135,9 @@ def columns(rows: Sequence[Sequence[str]], words: int = 1) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory was not enough: Python, torch on the CPU and torch on a GPU each say it in their own way."""
+    said = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return said or (isinstance(error, RuntimeError) and "allocate memory" in str(error))

@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from ..chain import GROUP_PIXELS
-from ..pictures import Picture, read_picture
+from ..pictures import Picture, PictureError, read_picture
+from .console import out_of_memory
 
 _AHEAD = 2  # groups whose results may wait to be written
 
@@ -29,6 +30,10 @@ class Loaded:
 
     job: Job
     picture: Picture
+
+
+Work = Callable[[list[Loaded]], list[Callable[[], None]]]
+Failed = Callable[[Job, ValueError], None]
 
 
 def grouped(jobs: Iterable[Job], pixels: Callable[[int, int], int]) -> list[list[Job]]:
@@ -57,8 +62,8 @@ def grouped(jobs: Iterable[Job], pixels: Callable[[int, int], int]) -> list[list
 
 def run_pipeline(
     groups: Sequence[Sequence[Job]],
-    work: Callable[[list[Loaded]], list[Callable[[], None]]],
-    failed: Callable[[Job, ValueError], None],
+    work: Work,
+    failed: Failed,
 ) -> None:
     """Runs groups of pictures.
 
@@ -66,7 +71,8 @@ def run_pipeline(
         groups: from `grouped`.
         work: does the work of some pictures of one shape, and returns what writes the result of each; that is run in
             another thread, while the next are worked on.
-        failed: told of each picture that cannot be read, or whose work or writing raised a ValueError.
+        failed: told of each picture that cannot be read, whose work or writing raised a ValueError, or that there is
+            not enough memory for.
     """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         upcoming = reader.submit(_read, groups[0])
@@ -79,24 +85,42 @@ def run_pipeline(
                 if isinstance(error, ValueError):
                     failed(job, error)
             for batch in _alike([one for one in found if isinstance(one, Loaded)]):
-                try:
-                    writes = work(batch)
-                except ValueError as error:
-                    for one in batch:
-                        failed(one.job, error)
-                    continue
-                writing += [(one.job, writer.submit(write)) for one, write in zip(batch, writes, strict=True)]
+                writing += [(one.job, writer.submit(write)) for one, write in _worked(batch, work, failed)]
                 while len(writing) > _AHEAD * len(batch):
                     _finish(*writing.pop(0), failed)
         for job, future in writing:
             _finish(job, future, failed)
 
 
-def _finish(job: Job, future: Future[None], failed: Callable[[Job, ValueError], None]) -> None:
+def _worked(batch: list[Loaded], work: Work, failed: Failed) -> list[tuple[Loaded, Callable[[], None]]]:
+    """The pictures whose work was done, with what writes them; one by one where memory is not enough for all."""
+    try:
+        return list(zip(batch, work(batch), strict=True))
+    except ValueError as error:
+        for one in batch:
+            failed(one.job, error)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        if len(batch) > 1:
+            return [done for one in batch for done in _worked([one], work, failed)]
+        failed(batch[0].job, _too_large(batch[0].job))
+    return []
+
+
+def _finish(job: Job, future: Future[None], failed: Failed) -> None:
     try:
         future.result()
     except ValueError as error:
         failed(job, error)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        failed(job, _too_large(job))
+
+
+def _too_large(job: Job) -> PictureError:
+    return PictureError(f"{job.source}: not enough memory for so large a result")
 
 
 def _read(jobs: Sequence[Job]) -> list[Loaded | ValueError]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..chain import GROUP_PIXELS, Settings
+from ..chain import GROUP_PIXELS, Chain, Settings
 from ..checks import check_integer, check_number
 from ..pictures import (
     PictureError,
@@ -31,6 +32,9 @@ from .console import Console
 from .folders import folders_for_output
 from .models import Model, load_model, pick_device
 from .pipeline import Job, Loaded, grouped, run_pipeline
+
+_MASK = "--detail-mask"
+_OF_CHAINS = ("strength", "detail", "steps", "detail_mask")  # options that single networks have no use for
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -57,6 +61,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         if source.is_dir():
             raise ValueError("--compare: expected one picture as INPUT, got a folder")
         check_output(args.compare)
+    _check_distinct(args)
     with folders_for_output(folders):
         if source.is_dir():
             return _folder(jobs, args, settings, device, console)
@@ -65,22 +70,39 @@ def run(args: argparse.Namespace, console: Console) -> int:
         picture = read_picture(source)
         if args.scale or args.size:
             check_output(target, _target_size(picture.image.shape[-2:], args, 0.0))
-        model = load_model(args.model, device)
+        model = _model(args, device, console)
         for write in _work([Loaded(jobs[0], picture)], model, args, settings, console, source.name):
             write()
     return 0
 
 
+def _check_distinct(args: argparse.Namespace) -> None:
+    """Nothing that is written may take the place of something that is read, or written too."""
+    for option, other in (("--compare", "INPUT"), ("--compare", "OUTPUT"), ("--compare", _MASK), ("OUTPUT", _MASK)):
+        first, second = (getattr(args, name.strip("-").lower().replace("-", "_")) for name in (option, other))
+        if first and second and os.path.realpath(first) == os.path.realpath(second):
+            raise PictureError(f"{first}: {option} is {other} itself; choose another name")
+
+
+def _model(args: argparse.Namespace, device: torch.device, console: Console) -> Model:
+    model, plain = load_model(args.model, device), Settings()
+    given = [name for name in _OF_CHAINS if getattr(args, name) != getattr(plain, name)]
+    if not isinstance(model.method, Chain) and given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        console.note(f"warning: {options} without effect: {model.name} is no chain")
+    return model
+
+
 def _folder(
     jobs: list[Job], args: argparse.Namespace, settings: dict[str, Any], device: torch.device, console: Console
 ) -> int:
-    model = load_model(args.model, device)
-    done, failures = 0, 0
+    model = _model(args, device, console)
+    begun: set[Job] = set()
+    failures = 0
 
     def work(batch: list[Loaded]) -> list[Callable[[], None]]:
-        nonlocal done
-        done += len(batch)
-        return _work(batch, model, args, settings, console, f"{batch[-1].job.source.name} ({done}/{len(jobs)})")
+        begun.update(found.job for found in batch)
+        return _work(batch, model, args, settings, console, f"{batch[-1].job.source.name} ({len(begun)}/{len(jobs)})")
 
     def failed(job: Job, error: ValueError) -> None:
         nonlocal failures

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import Checkpoint, CheckpointError, load_into, read_checkpoint, write_checkpoint
 from ..config import from_dict, to_dict
+from ..whole_file import UNFINISHED
 from .config import TrainConfig
 from .ema import EMA
 from .learner import Learner
@@ -113,10 +114,9 @@ def restore(checkpoint: Checkpoint, counters: Counters, parts: list[Learner], em
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what killed writings have left in a run's folder, and nothing else."""
-    for name in ("*.safetensors", "*.jsonl", "*.json"):
-        for path in folder.glob(f".{name}.*.tmp"):
-            with suppress(OSError):
-                path.unlink()
+    for path in folder.rglob(UNFINISHED):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _model_prefix(part: Learner) -> str:

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from progressive_upsampling.core.evaluate import Evaluation, evaluate_folder
+from progressive_upsampling.core.evaluate import Evaluation, evaluate_folder, read_8bit
 from progressive_upsampling.core.metrics import psnr, radial_spectrum_error, ssim
 from progressive_upsampling.core.perceptual_distance import PerceptualDistance
+from progressive_upsampling.core.pictures import write_picture
 from progressive_upsampling.core.resample import resample
 from progressive_upsampling.core.squeezenet import SqueezeNet
 from progressive_upsampling.core.train.degrade import matlab_imresize
@@ -200,8 +201,28 @@ def test_other_modes_are_read_as_8bit_colour_or_grey(mode: str, tmp_path: Path) 
 def test_file_that_cannot_be_read_is_named(folder: Path, content: bytes | str) -> None:
     bad = folder / "zz.png"
     bad.write_bytes((folder / "a.PNG").read_bytes()[:5000] if isinstance(content, str) else content)
-    with pytest.raises(ValueError, match=re.escape(f"{bad}: expected a picture, but it cannot be read")):
+    with pytest.raises(ValueError, match=re.escape(f"{bad}: ")):
         evaluate_folder(folder, 2, {})
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_are_rounded_to_8(tmp_path: Path, suffix: str) -> None:
+    levels = torch.tensor([0, 128, 129, 200, 40_000, 65_535]).reshape(1, 1, 2, 3).expand(1, 3, 2, 3)
+    write_picture(tmp_path / f"p.{suffix}", levels / 65_535, bits=16)
+    expected = (levels.double() / 257).round().byte()
+    assert torch.equal(read_8bit(tmp_path / f"p.{suffix}"), expected)
+
+
+def test_pictures_of_floating_point_are_refused(folder: Path) -> None:
+    Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(folder / "float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif: .*floating-point"):
+        evaluate_folder(folder, 2, {})
+
+
+def test_hidden_files_are_no_pictures(folder: Path) -> None:
+    before = evaluate_folder(folder, 2, {})
+    (folder / "._a.PNG").write_bytes(b"what macOS leaves on other file systems")
+    assert [row.picture for row in evaluate_folder(folder, 2, {}).rows] == [row.picture for row in before.rows]
 
 
 def test_too_small_picture_is_named(folder: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -397,3 +398,15 @@ def test_a_folder_lists_its_pictures_by_name(tmp_path):
     assert [path.name for path in find_pictures(tmp_path)] == ["a.jpg", "b.PNG"]
     with pytest.raises(PictureError, match="missing"):
         find_pictures(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(("suffix", "kept"), [(".jpg", False), (".png", True), (".webp", True), (".tif", True)])
+def test_exif_that_a_format_cannot_hold_does_not_cost_the_picture(tmp_path, suffix, kept):
+    exif = Image.Exif()
+    exif[0x8769] = {0x9286: b"ASCII\0\0\0" + b"x" * 70_000}  # a user's comment
+    like = Picture(torch.rand(1, 3, 4, 5), exif=exif.tobytes())
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        write_picture(tmp_path / f"out{suffix}", like.image, like)
+    assert [("EXIF" in str(one.message)) for one in said] == ([] if kept else [True])
+    assert (read_picture(tmp_path / f"out{suffix}").exif is not None) == kept

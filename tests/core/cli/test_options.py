@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from progressive_upsampling.core import cli
 from progressive_upsampling.core.cli.console import Console, columns
@@ -65,7 +66,8 @@ def test_an_error_shows_its_traceback_on_demand_only(run, tmp_path):
     [
         (ValueError("image: bad\nmore\nlines"), "image: bad"),
         (MemoryError(), "out of memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory\nException raised from …"), "DefaultCPUAllocator"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory\nException raised from …"), "out of memory"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), "out of memory"),
         (OSError(13, "Permission denied", "/x/y"), "/x/y: permission denied"),
         (RuntimeError(), "RuntimeError"),
     ],

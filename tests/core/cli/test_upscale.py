@@ -350,3 +350,55 @@ def test_a_picture_that_cannot_be_written_does_not_stop_the_others(run, chain_fi
     status, _, err = run("upscale", source, tmp_path / "out", "--model", "bicubic", "--scale", "2")
     assert status == 1 and "1.png: no space left" in err and "1 of 3" in err
     assert files(tmp_path / "out") == ["0.png", "2.png"]
+
+
+def test_a_picture_that_memory_does_not_hold_is_named_and_the_others_are_done(run, tmp_path, monkeypatch):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(4):
+        write_picture(source / f"{number}.png", torch.full((1, 3, 6, 5), 0.2 * number))
+    stages = models.Model.stages
+
+    def short_of_memory(self, image, *args, **kwargs):
+        if image.shape[0] > 1 or 0.3 < image.mean() < 0.5:  # the batch, and one of its pictures
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+        return stages(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(models.Model, "stages", short_of_memory)
+    status, _, err = run("upscale", source, tmp_path / "out", "--model", "bicubic", "--scale", "2")
+    assert status == 1 and "2.png: not enough memory" in err and "1 of 4" in err
+    assert files(tmp_path / "out") == ["0.png", "1.png", "3.png"]
+
+
+def test_a_fault_of_the_code_is_not_taken_for_want_of_memory(run, picture, tmp_path, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(models.Model, "stages", broken)
+    status, _, err = run("upscale", picture.parent, tmp_path / "out", "--model", "bicubic")
+    assert status == 1 and "sizes do not match" in err
+
+
+@pytest.mark.parametrize("taken", ["in/photo.png", "out.png", "mask.png"])
+def test_a_sheet_takes_no_other_picture_s_place(run, picture, tmp_path, taken):
+    write_picture(tmp_path / "mask.png", torch.rand(1, 1, 5, 6))
+    kept = {path: path.read_bytes() for path in (picture, tmp_path / "mask.png")}
+    sheet = tmp_path / "in" / ".." / taken  # the same file by another name
+    options = ["--model", "bicubic", "--detail-mask", tmp_path / "mask.png", "--compare", sheet]
+    status, _, err = run("upscale", picture, tmp_path / "out.png", *options)
+    assert status == 1 and "--compare is" in err and err.count("\n") == 1
+    assert {path: path.read_bytes() for path in kept} == kept and not (tmp_path / "out.png").exists()
+
+
+def test_the_mask_is_never_overwritten(run, picture, tmp_path):
+    write_picture(tmp_path / "mask.png", torch.rand(1, 1, 5, 6))
+    status, _, err = run("upscale", picture, tmp_path / "mask.png", "--detail-mask", tmp_path / "mask.png")
+    assert status == 1 and "OUTPUT is --detail-mask" in err
+
+
+def test_options_without_effect_are_said(run, picture, network_file, chain_file, tmp_path):
+    options = ["--scale", "2", "--detail", "1", "--steps", "2"]
+    status, _, err = run("upscale", picture, tmp_path / "out.png", "--model", network_file, *options)
+    assert status == 0 and "--detail, --steps without effect: edsr_x3 is no chain" in err
+    status, _, err = run("upscale", picture, tmp_path / "out.png", "--model", chain_file, *options)
+    assert status == 0 and "without effect" not in err

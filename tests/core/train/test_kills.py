@@ -16,6 +16,7 @@ from progressive_upsampling.core.config import to_dict
 from progressive_upsampling.core.train.config import PhaseConfig
 from progressive_upsampling.core.train.history import read_history
 from progressive_upsampling.core.train.run_folder import BEST, HISTORY, LAST, STATE
+from progressive_upsampling.core.whole_file import UNFINISHED
 
 from .conftest import tiny_chain, tiny_config
 
@@ -111,4 +112,4 @@ def assert_same(a: Path, b: Path) -> None:
         assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first), name
     told = [[{k: v for k, v in e.items() if k not in TIMES} for e in read_history(run / HISTORY)] for run in (a, b)]
     assert told[0] == told[1]
-    assert not [path for path in a.rglob("*.tmp")]
+    assert not list(a.rglob(UNFINISHED))

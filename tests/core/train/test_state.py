@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from progressive_upsampling.core import tensor_file
+from progressive_upsampling.core import whole_file
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from progressive_upsampling.core.config import to_dict
@@ -139,19 +139,20 @@ def test_a_writing_that_fails_leaves_the_old_state(tmp_path, monkeypatch, where)
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensor_file.os, where, fail)
+    monkeypatch.setattr(os, where, fail)
     with pytest.raises(CheckpointError, match="No space"):
         save(path, parts, ema, Counters(step=9))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_leftovers_of_killed_writings_go_and_nothing_else(tmp_path):
-    mine = [".state.safetensors.0a1b.tmp", ".history.jsonl.ff00.tmp", ".config.json.12.tmp"]
-    others = ["state.safetensors", ".hidden", "notes.tmp", ".safetensors.tmp"]
-    for name in mine + others:
-        (tmp_path / name).write_text("x")
+    (tmp_path / "samples").mkdir()
+    mine = [whole_file.beside(tmp_path / "state.safetensors"), whole_file.beside(tmp_path / "samples" / "1.png")]
+    others = [tmp_path / name for name in ("state.safetensors", ".hidden", "notes.part", ".0a1b.part", "samples/1.png")]
+    for path in mine + others:
+        path.write_text("x")
     remove_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)
 
 
 _KILLS = 12
