@@ -6,11 +6,12 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.layout import from_bhwc
+from ..core.layout import bhwc_shape, from_bhwc
 from ..core.metrics import psnr, ssim
 from ..core.sheet import arrange, heat_map
 from ..core.upsample import upsample
 from . import _runtime as runtime
+from ._batch import run_batch
 from ._inputs import CATEGORY
 
 SMALLEST_SSIM = 11  # side of the window of SSIM
@@ -69,43 +70,76 @@ class Compare(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, reference: Tensor, heat_levels: float, crop: int) -> io.NodeOutput:
         """Compare the two."""
-        a, b = _colour(from_bhwc(image)), _colour(from_bhwc(reference))
-        note, size = "", (b.shape[-2], b.shape[-1])
-        if tuple(a.shape[-2:]) != size:
-            note = f"image resized from {a.shape[-1]}×{a.shape[-2]} to {size[1]}×{size[0]} by bicubic\n"
-            a = upsample(a, size)
-        B = max(a.shape[0], b.shape[0])
-        if {a.shape[0], b.shape[0]} - {1, B}:
-            raise ValueError(f"reference: expected a batch of 1 or {a.shape[0]} as image, got {b.shape[0]}")
-        a, b = a.expand(B, -1, -1, -1), b.expand(B, -1, -1, -1)
-        text = note + runtime.run(lambda job: describe(job.send(a), job.send(b), crop))
-        beside = runtime.to_comfy(side_by_side(a, b), like=image)
+        batch, before, after = _shared_batch(image, reference), bhwc_shape(image), bhwc_shape(reference)
+        size = after[1:3]
+        measured: dict[int, str] = {}
+
+        def work(job: runtime.Job, images: slice) -> list[Tensor]:
+            count = images.stop - images.start
+            a, b = (_colour(job.send(_some(value, images))).expand(count, -1, -1, -1) for value in (image, reference))
+            a = a if before[1:3] == size else upsample(a, size)
+            for number, (one, other) in enumerate(zip(a.split(1), b.split(1), strict=True), images.start):
+                measured[number] = describe(one, other, crop)
+            beside = runtime.to_comfy(side_by_side(a, b), like=image)
+            runtime.check_cancelled()
+            return [beside, runtime.to_comfy(heat_map(a, b, heat_levels / 255), like=image)]
+
+        beside, heat = run_batch(work, batch, size[0] * size[1])
+        text = _text(list(measured.values()))
+        if before[1:3] != size:
+            text = f"image resized from {before[2]}×{before[1]} to {size[1]}×{size[0]} by bicubic\n{text}"
         shown = ui.PreviewImage(beside.float(), cls=cls).as_dict() | ui.PreviewText(text).as_dict()
-        heat = runtime.to_comfy(heat_map(a, b, heat_levels / 255), like=image)
         return io.NodeOutput(text, beside, heat, ui=shown)
 
 
 def describe(image: Tensor, reference: Tensor, crop: int = 0) -> str:
-    """PSNR, SSIM and mean colour difference of every image of a batch, as text.
+    """PSNR, SSIM and mean colour difference as text.
 
     Args:
-        image, reference: `[B, 3, H, W]`, 0..1.
+        image, reference: `[1, 3, H, W]`, 0..1.
         crop: pixels left out at each border.
+
+    Raises:
+        Cancelled: the user does not want to know any more.
     """
     has_window = min(image.shape[-2:]) - 2 * crop >= SMALLEST_SSIM
     lines = []
-    for i, (one, other) in enumerate(zip(image.split(1), reference.split(1), strict=True), 1):
-        if image.shape[0] > 1:
-            lines.append(f"image {i}")
-        for name, channel in (("Y", "y"), ("RGB", "rgb")):
-            value = float(psnr(one, other, channel=channel, crop=crop))
-            line = f"{name:4}PSNR {value:.2f} dB"
-            if has_window:
-                line += f"   SSIM {float(ssim(one, other, channel=channel, crop=crop)):.4f}"
-            lines.append(line)
-        shift = (one - other).mean(dim=(0, 2, 3)).mul(255).tolist()
-        lines.append("mean colour difference (R G B, of 255) " + " ".join(f"{value:+.2f}" for value in shift))
+    for name, channel in (("Y", "y"), ("RGB", "rgb")):
+        line = f"{name:4}PSNR {float(psnr(image, reference, channel=channel, crop=crop)):.2f} dB"
+        if has_window:
+            line += f"   SSIM {_ssim(image, reference, channel, crop):.4f}"
+        lines.append(line)
+    shift = (image - reference).mean(dim=(0, 2, 3)).mul(255).tolist()
+    lines.append("mean colour difference (R G B, of 255) " + " ".join(f"{value:+.2f}" for value in shift))
     return "\n".join(lines)
+
+
+def _ssim(image: Tensor, reference: Tensor, channel: str, crop: int) -> float:
+    # colour by colour: the mean is the same, and who cancels waits for one of them alone
+    planes = [(image, reference)] if channel == "y" else zip(image.split(1, 1), reference.split(1, 1), strict=True)
+    values = []
+    for one, other in planes:
+        runtime.check_cancelled()
+        values.append(float(ssim(one, other, crop=crop)))
+    return sum(values) / len(values)
+
+
+def _text(measured: list[str]) -> str:
+    if len(measured) == 1:
+        return measured[0]
+    return "\n".join(f"image {number}\n{text}" for number, text in enumerate(measured, 1))
+
+
+def _shared_batch(image: Tensor, reference: Tensor) -> int:
+    """How many images are compared: one of the two may be a single one."""
+    first, second = bhwc_shape(image)[0], bhwc_shape(reference)[0]
+    if 1 not in (first, second) and first != second:
+        raise ValueError(f"reference: expected a batch of 1 or {first} as image, got {second}")
+    return max(first, second)
+
+
+def _some(value: Tensor, images: slice) -> Tensor:
+    return from_bhwc(value if value.shape[0] == 1 else value[images])
 
 
 def side_by_side(image: Tensor, reference: Tensor) -> Tensor:

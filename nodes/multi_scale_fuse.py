@@ -28,7 +28,7 @@ class MultiScaleFuse(io.ComfyNode):
             display_name="Multi-Scale Fuse",
             category=f"{CATEGORY}/stage",
             description="Makes one image of two to six of any sizes: a weighted sum at every pixel, at the "
-            "size of the largest. Where all images agree, the result is that image.",
+            "size of the last, the finest. Where all images agree, the result is that image.",
             inputs=[
                 *[_image_input(number) for number in range(1, MOST + 1)],
                 io.Combo.Input(
@@ -93,7 +93,9 @@ class MultiScaleFuse(io.ComfyNode):
         named = {"image_1": image_1, "image_2": image_2, **more}
         connected = {name: image for name, image in sorted(named.items()) if image is not None}
         shapes = [bhwc_shape(image) for image in connected.values()]
-        batch, like = shapes[-1][0], list(connected.values())[-1]
+        # that of the last, not of the largest: a stage that makes one side smaller keeps its size, as in the chain
+        (batch, height, width, _), like = shapes[-1], list(connected.values())[-1]
+        size = (height, width)
         chain = models.chain_or_default(model) if mode == "learned" else None
         part = chain.stage(stage) if chain else None
         given = parse_weights(weights) if mode == "weighted" else None
@@ -101,15 +103,14 @@ class MultiScaleFuse(io.ComfyNode):
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             sent = [job.send(from_bhwc(some(image, images, batch, name))) for name, image in connected.items()]
             if part is not None and structure == "flat":
-                image, maps = part.fuse(sent)
+                image, maps = part.fuse(sent, size)
             else:
                 net = part.weights if part else None
-                image, maps = fuse(sent, mode, structure, given, net, temperature=temperature)
+                image, maps = fuse(sent, mode, structure, given, net, size, temperature)
             masks = [runtime.on_intermediate(map_to_mask(map_)) for map_ in maps.split(1, dim=1)]
             return [runtime.to_comfy(image, like=like), *masks]
 
-        pixels = max(height * width for _, height, width, _ in shapes)
-        fused, *masks = run_batch(work, batch, pixels, [chain] if chain else [])
+        fused, *masks = run_batch(work, batch, height * width, [chain] if chain else [])
         return io.NodeOutput(fused, masks)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
+import comfy.model_management as management
 import pytest
 import torch
 from torch import Tensor
 
 from progressive_upsampling.core.layout import from_bhwc
 from progressive_upsampling.core.metrics import psnr, ssim
+from progressive_upsampling.nodes import _batch, compare
 from progressive_upsampling.nodes.compare import Compare
 
 from .conftest import call
@@ -84,3 +87,41 @@ def test_both_images_are_shown_unchanged_beside_each_other(picture: Picture) -> 
         wanted = one[0].movedim(-1, 0)
         hits = [windows[y, x].equal(wanted) for y in range(windows.shape[0]) for x in range(windows.shape[1])]
         assert sum(hits) == 1
+
+
+@pytest.mark.parametrize("references", [1, 5])
+def test_one_at_a_time_gives_what_all_at_once_give(
+    picture: Picture, references: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, reference = picture(12, 17, batch=5), picture(24, 34, batch=references, seed=1)
+    together = call(Compare, image=image, reference=reference)
+    monkeypatch.setattr(_batch, "GROUP_PIXELS", 1)
+    text, *images = call(Compare, image=image, reference=reference)
+    assert text == together[0]
+    for one, other in zip(images, together[1:], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("measure", ["psnr", "ssim"])
+def test_cancel_does_not_wait_for_the_measure_after_next(
+    picture: Picture, measure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def cancelling(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def measure_once(*args: Any, **kwargs: Any) -> Tensor:
+            measured.append(name)
+            if name == measure:
+                management.interrupt_current_processing()
+            return function(*args, **kwargs)
+
+        return measure_once
+
+    monkeypatch.setattr(compare, "psnr", cancelling("psnr", psnr))
+    monkeypatch.setattr(compare, "ssim", cancelling("ssim", ssim))
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            call(Compare, image=picture(batch=3), reference=picture())
+    finally:
+        management.interrupt_current_processing(False)
+    assert len(measured) <= 3

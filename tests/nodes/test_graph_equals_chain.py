@@ -136,6 +136,15 @@ def test_they_agree_where_a_mask_limits_detail(picture: Picture, chain: Chain, m
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("size", [(9, 40), (60, 5)])
+def test_they_agree_where_one_side_becomes_smaller(picture: Picture, chain: Chain, size: tuple[int, int]) -> None:
+    settings = SETTINGS | {"detail": 0.7, "steps": 2}
+    image = picture(17, 12)
+    expected = chain.stages_of(from_bhwc(image), size=size, **settings)
+    for ours, truth in zip(graph(image, chain, size, **settings), expected, strict=True):
+        torch.testing.assert_close(ours, to_bhwc(truth), atol=1e-5, rtol=0)
+
+
 def test_one_pixel_and_a_thin_strip_work(picture: Picture, chain: Chain) -> None:
     for height, width in ((1, 1), (3, 70)):
         image = picture(height, width)
