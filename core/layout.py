@@ -19,11 +19,12 @@ _TO_RGB = tuple(
 )
 
 
-def from_bhwc(image_bhwc: Tensor) -> Tensor:
+def from_bhwc(image_bhwc: Tensor, name: str = "image") -> Tensor:
     """Turn a ComfyUI IMAGE into an image.
 
     Args:
         image_bhwc: `[B, H, W, C]`, C of 1, 3 or 4, any float dtype, 0..1.
+        name: argument name for the messages.
 
     Returns:
         `[B, C, H, W]` float32, contiguous; never shares memory that a caller could change by mistake.
@@ -32,23 +33,23 @@ def from_bhwc(image_bhwc: Tensor) -> Tensor:
         TypeError: not a float tensor.
         ValueError: another shape, an axis of length 0, NaN or infinity.
     """
-    bhwc_shape(image_bhwc)
+    bhwc_shape(image_bhwc, name)
     image = rearrange(image_bhwc, "b h w c -> b c h w")
-    check_image(image)
+    check_image(image, name)
     return image.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
 
 
-def bhwc_shape(image_bhwc: Tensor) -> tuple[int, int, int, int]:
-    """(B, H, W, C) of a ComfyUI IMAGE.
+def bhwc_shape(image_bhwc: Tensor, name: str = "image") -> tuple[int, int, int, int]:
+    """(B, H, W, C) of a ComfyUI IMAGE; `name` is for the messages.
 
     Raises:
         TypeError, ValueError: it has no such shape; see `from_bhwc`.
     """
     if not isinstance(image_bhwc, Tensor):
-        raise TypeError(f"image: expected a float tensor [B, H, W, C], got {type(image_bhwc).__name__}")
+        raise TypeError(f"{name}: expected a float tensor [B, H, W, C], got {type(image_bhwc).__name__}")
     shape = tuple(image_bhwc.shape)
     if len(shape) != 4 or shape[3] not in (1, 3, 4) or 0 in shape:
-        raise ValueError(f"image: expected [B, H, W, 1|3|4] with no axis of length 0, got {shape}")
+        raise ValueError(f"{name}: expected [B, H, W, 1|3|4] with no axis of length 0, got {shape}")
     B, H, W, C = shape
     return B, H, W, C
 
@@ -70,11 +71,12 @@ def to_bhwc(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return rearrange(image, "b c h w -> b h w c").to(dtype, memory_format=torch.contiguous_format, copy=True)
 
 
-def mask_to_map(mask: Tensor) -> Tensor:
+def mask_to_map(mask: Tensor, name: str = "mask") -> Tensor:
     """Turn a ComfyUI MASK into a map.
 
     Args:
         mask: `[H, W]` or `[B, H, W]`, any float dtype.
+        name: argument name for the messages.
 
     Returns:
         `[B, 1, H, W]` float32 (B is 1 for a mask without batch).
@@ -84,11 +86,11 @@ def mask_to_map(mask: Tensor) -> Tensor:
         ValueError: another number of axes, an axis of length 0, NaN or infinity.
     """
     if not isinstance(mask, Tensor):
-        raise TypeError(f"mask: expected a float tensor [H, W] or [B, H, W], got {type(mask).__name__}")
+        raise TypeError(f"{name}: expected a float tensor [H, W] or [B, H, W], got {type(mask).__name__}")
     if mask.ndim not in (2, 3) or 0 in mask.shape:
-        raise ValueError(f"mask: expected [H, W] or [B, H, W], got {tuple(mask.shape)}")
+        raise ValueError(f"{name}: expected [H, W] or [B, H, W], got {tuple(mask.shape)}")
     map_ = mask[None, None] if mask.ndim == 2 else mask[:, None]
-    check_image(map_, "mask", channels=(1,))
+    check_image(map_, name, channels=(1,))
     return map_.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
 
 

@@ -16,21 +16,22 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 _TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve_dtype(name: str = "auto", device: torch.device | str = "cpu") -> torch.dtype:
+def resolve_dtype(name: str = "auto", device: torch.device | str = "cpu", argument: str = "dtype") -> torch.dtype:
     """The format for `device`.
 
     Args:
         name: one of DTYPES. "auto" takes bfloat16 where the device multiplies it faster (AMX or AVX512_BF16 on CPUs,
             compute capability 8 and up on CUDA), float16 on other CUDA devices, float32 everywhere else.
         device: where the networks will run.
+        argument: name for the messages.
 
     Raises:
         ValueError: `name` is none of DTYPES, or fp16 is asked for on a CPU, which has no fast units for it.
     """
-    check_choice(name, "dtype", DTYPES)
+    check_choice(name, argument, DTYPES)
     kind = torch.device(device).type
     if name == "fp16" and kind == "cpu":
-        raise ValueError("dtype: expected auto, fp32 or bf16 on a CPU, got 'fp16'")
+        raise ValueError(f"{argument}: expected auto, fp32 or bf16 on a CPU, got 'fp16'")
     if name != "auto":
         return _TORCH[name]
     if kind == "cpu":

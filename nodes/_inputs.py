@@ -9,8 +9,10 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..core.checks import MAX_SIDE as LONGEST
+from ..core.checks import check_map
 from ..core.denoise import STEPS
-from ..core.layout import map_at, mask_to_map
+from ..core.layout import bhwc_shape, from_bhwc, map_at, mask_to_map
 from ..core.noise import MAX_SEED
 from ..core.precision import DTYPES
 from ..core.sizes import MAX_SCALE, target_size
@@ -110,11 +112,6 @@ def detail_mask_input() -> Any:
     )
 
 
-def unit_map(mask: Tensor) -> Tensor:
-    """A mask as multiplier, `[B or 1, 1, H', W']` in 0..1; masks that were added to or sharpened leave it."""
-    return mask_to_map(mask).clamp(0, 1)
-
-
 def machine_inputs() -> list[Any]:
     """What changes time and memory and not the picture."""
     return [
@@ -152,6 +149,9 @@ def wanted_size(before: tuple[int, int], scale: float, width: int, height: int) 
     if not width and not height:
         return target_size(H, W, scale, None)
     size = (height or max(round(H * width / W), 1), width or max(round(W * height / H), 1))
+    if max(size) > LONGEST:
+        name, given = ("width", width) if width else ("height", height)
+        raise ValueError(f"{name}: expected at most {LONGEST} pixels a side, got {given}, which makes {size}")
     return target_size(H, W, None, size)
 
 
@@ -176,34 +176,59 @@ def inside(folder: str | Path, name: str, argument: str) -> Path:
     return target
 
 
-def some(value: Tensor, images: slice, batch: int, name: str) -> Tensor:
-    """Some images of a batch, or the masks of them: a mask without batch, or of one, is that of every image.
+def images_of(value: Tensor, images: slice, batch: int, name: str) -> Tensor:
+    """Some images of an IMAGE, as core has them.
 
     Args:
-        value: IMAGE or MASK.
+        value: `[B, H, W, C]`.
         images: which.
         batch: number of images that the node works on.
-        name: of the argument, for the error.
-
-    Raises:
-        ValueError: it is of another number of images.
-    """
-    if value.ndim < 4 and (value.ndim < 3 or value.shape[0] == 1):
-        return value
-    if value.shape[0] != batch:
-        one = "one, or one for each" if value.ndim == 3 else "a batch"
-        raise ValueError(f"{name}: expected {one} of {batch} images, got {value.shape[0]}")
-    return value[images]
-
-
-def map_for(mask: Tensor, image: Tensor) -> Tensor:
-    """A MASK as the map of an image: a mask of another size is brought to the image's by bilinear.
-
-    Args:
-        mask: `[H', W']` or `[B, H', W']`.
-        image: `[B, C, H, W]`.
+        name: of the input, for the errors.
 
     Returns:
-        `[B or 1, 1, H, W]`.
+        `[b, C, H, W]`.
+
+    Raises:
+        TypeError, ValueError: it is no such image, or of another number of images.
     """
-    return map_at(mask_to_map(mask), (image.shape[-2], image.shape[-1]))
+    if bhwc_shape(value, name)[0] != batch:
+        raise ValueError(f"{name}: expected a batch of {batch} images, got {value.shape[0]}")
+    return from_bhwc(value[images], name)
+
+
+def map_of(value: Tensor, images: slice, batch: int, name: str) -> Tensor:
+    """The map of some images, as a MASK gives it: one without batch, or of one, is that of every image.
+
+    Args:
+        value: `[H', W']` or `[B, H', W']`.
+        images: which.
+        batch: number of images that the node works on.
+        name: of the input, for the errors.
+
+    Returns:
+        `[b or 1, 1, H', W']`.
+
+    Raises:
+        TypeError, ValueError: it is no such mask, or of another number of images.
+    """
+    if isinstance(value, Tensor) and value.ndim == 3 and value.shape[0] != 1:
+        if value.shape[0] != batch:
+            raise ValueError(f"{name}: expected one, or one for each of {batch} images, got {value.shape[0]}")
+        value = value[images]
+    return mask_to_map(value, name)
+
+
+def unit_map_of(value: Tensor, images: slice, batch: int, name: str) -> Tensor:
+    """`map_of` for a multiplier, 0..1; masks that were added to or sharpened leave that range."""
+    return map_of(value, images, batch, name).clamp(0, 1)
+
+
+def sigma_of(value: Tensor, images: slice, batch: int, name: str, image: Tensor) -> Tensor:
+    """`map_of` for a sigma map, at the size of the image that the noise is in.
+
+    Returns:
+        `[b or 1, 1, H, W]`, >= 0.
+    """
+    sigma = map_at(map_of(value, images, batch, name), (image.shape[-2], image.shape[-1]))
+    check_map(sigma, image, name)
+    return sigma

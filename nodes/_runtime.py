@@ -25,6 +25,7 @@ from ..core import checkpoint
 from ..core.chain import preview_of
 from ..core.interrupt import interruptible
 from ..core.layout import to_bhwc
+from ..core.precision import resolve_dtype
 from ..core.progress import OnStep, Progress
 from ..core.tiling import DEFAULT_BUDGET
 from ..core.train.run_folder import BEST, LAST
@@ -63,6 +64,15 @@ class Job:
     def send(self, image: Tensor) -> Tensor:
         """The image or map on the device."""
         return image.to(self.device)
+
+    def dtype(self, precision: str) -> str:
+        """The number format that a node's input asks for, if the device has it.
+
+        Raises:
+            ValueError: it has not.
+        """
+        resolve_dtype(precision, self.device, "precision")
+        return precision
 
 
 def run(

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..core.adaptive_noise import MODES, adaptive_sigma
 from ..core.chain import Chain
-from ..core.layout import bhwc_shape, from_bhwc, map_at, map_to_mask
+from ..core.layout import bhwc_shape, map_at, map_to_mask
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
-from ._inputs import CATEGORY, model_input, some, stage_input, strength_input, unit_map
+from ._inputs import CATEGORY, images_of, model_input, stage_input, strength_input, unit_map_of
 
 
 class AdaptiveNoise(io.ComfyNode):
@@ -80,13 +80,13 @@ class AdaptiveNoise(io.ComfyNode):
         chain = None if model is None and mode != "learned" else models.chain_or_default(model)
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
-            source = job.send(from_bhwc(image[images]))
+            source = job.send(images_of(image, images, batch, "image"))
             if chain is None:
                 sigma = adaptive_sigma(source, mode, strength, base_sigma)
             else:
                 sigma = chain.stage(stage).sigma(source, mode, strength)
             if mask is not None:
-                sigma = sigma * job.send(map_at(unit_map(some(mask, images, batch, "mask")), (height, width)))
+                sigma = sigma * job.send(map_at(unit_map_of(mask, images, batch, "mask"), (height, width)))
             return [runtime.on_intermediate(map_to_mask(sigma))]
 
         return io.NodeOutput(*run_batch(work, batch, height * width, [chain] if chain else []))

@@ -70,13 +70,16 @@ class Compare(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, reference: Tensor, heat_levels: float, crop: int) -> io.NodeOutput:
         """Compare the two."""
-        batch, before, after = _shared_batch(image, reference), bhwc_shape(image), bhwc_shape(reference)
+        batch, before, after = _shared_batch(image, reference), bhwc_shape(image), bhwc_shape(reference, "reference")
         size = after[1:3]
         measured: dict[int, str] = {}
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             count = images.stop - images.start
-            a, b = (_colour(job.send(_some(value, images))).expand(count, -1, -1, -1) for value in (image, reference))
+            both = {"image": image, "reference": reference}
+            a, b = (
+                _colour(job.send(_some(value, images, name))).expand(count, -1, -1, -1) for name, value in both.items()
+            )
             a = a if before[1:3] == size else upsample(a, size)
             for number, (one, other) in enumerate(zip(a.split(1), b.split(1), strict=True), images.start):
                 measured[number] = describe(one, other, crop)
@@ -132,14 +135,14 @@ def _text(measured: list[str]) -> str:
 
 def _shared_batch(image: Tensor, reference: Tensor) -> int:
     """How many images are compared: one of the two may be a single one."""
-    first, second = bhwc_shape(image)[0], bhwc_shape(reference)[0]
+    first, second = bhwc_shape(image)[0], bhwc_shape(reference, "reference")[0]
     if 1 not in (first, second) and first != second:
         raise ValueError(f"reference: expected a batch of 1 or {first} as image, got {second}")
     return max(first, second)
 
 
-def _some(value: Tensor, images: slice) -> Tensor:
-    return from_bhwc(value if value.shape[0] == 1 else value[images])
+def _some(value: Tensor, images: slice, name: str) -> Tensor:
+    return from_bhwc(value if value.shape[0] == 1 else value[images], name)
 
 
 def side_by_side(image: Tensor, reference: Tensor) -> Tensor:

@@ -6,20 +6,20 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.chain import Chain
-from ..core.layout import bhwc_shape, from_bhwc
+from ..core.layout import bhwc_shape
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import (
     CATEGORY,
     detail_mask_input,
+    images_of,
     machine_inputs,
-    map_for,
     model_input,
     refinement_inputs,
-    some,
+    sigma_of,
     stage_input,
-    unit_map,
+    unit_map_of,
 )
 
 
@@ -75,20 +75,20 @@ class AttnUNetDenoise(io.ComfyNode):
         detail_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Denoise the image."""
-        batch, height, width, _ = bhwc_shape(noisy_image)
+        batch, height, width, _ = bhwc_shape(noisy_image, "noisy_image")
         chain = models.chain_or_default(model)
         part = chain.stage(stage)
         blind = models.bundled_denoiser() if conditioning is None and model is None else None
         networks = [chain] if blind is None else [chain, blind]
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
-            noisy = job.send(from_bhwc(noisy_image[images]))
-            sigma = job.send(map_for(some(sigma_map, images, batch, "sigma_map"), noisy))
+            noisy = job.send(images_of(noisy_image, images, batch, "noisy_image"))
+            sigma = job.send(sigma_of(sigma_map, images, batch, "sigma_map", noisy))
             known = where = None
             if conditioning is not None:
-                known = job.send(from_bhwc(some(conditioning, images, batch, "conditioning")))
+                known = job.send(images_of(conditioning, images, batch, "conditioning"))
             if detail_mask is not None:
-                where = job.send(unit_map(some(detail_mask, images, batch, "detail_mask")))
+                where = job.send(unit_map_of(detail_mask, images, batch, "detail_mask"))
             result = part.denoise(
                 noisy,
                 sigma,
@@ -98,7 +98,7 @@ class AttnUNetDenoise(io.ComfyNode):
                 detail_mask=where,
                 blind=blind,
                 tile=job.tile,
-                dtype=precision,
+                dtype=job.dtype(precision),
                 on_step=job.on_step,
             )
             return [runtime.to_comfy(result, like=noisy_image)]

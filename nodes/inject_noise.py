@@ -5,12 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.layout import bhwc_shape, from_bhwc, map_to_mask
+from ..core.layout import bhwc_shape, map_to_mask
 from ..core.noise import KINDS, inject_noise
 from ..core.progress import OnStep
 from . import _runtime as runtime
 from ._batch import in_groups
-from ._inputs import CATEGORY, map_for, seed_input, some, stage_input
+from ._inputs import CATEGORY, images_of, seed_input, sigma_of, stage_input
 
 
 class InjectNoise(io.ComfyNode):
@@ -87,11 +87,11 @@ class InjectNoise(io.ComfyNode):
 
         def work(images: slice, _: OnStep) -> list[Tensor]:
             runtime.check_cancelled()
-            source = from_bhwc(image[images])
+            source = images_of(image, images, batch, "image")
             if sigma_map is None:
                 applied = source.new_full((1, 1, height, width), sigma * strength)
             else:
-                applied = map_for(some(sigma_map, images, batch, "sigma_map"), source) * strength
+                applied = sigma_of(sigma_map, images, batch, "sigma_map", source) * strength
             noisy = inject_noise(source, applied, seed, stage, distribution)
             mask = map_to_mask(applied.expand(source.shape[0], -1, -1, -1))
             return [runtime.to_comfy(noisy, like=image), runtime.on_intermediate(mask)]

@@ -8,11 +8,11 @@ from torch import Tensor
 from ..core.chain import Chain
 from ..core.checks import check_choice
 from ..core.fusion import MODES, STRUCTURES, fuse
-from ..core.layout import bhwc_shape, from_bhwc, map_to_mask
+from ..core.layout import bhwc_shape, map_to_mask
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
-from ._inputs import CATEGORY, model_input, some, stage_input
+from ._inputs import CATEGORY, images_of, model_input, stage_input
 
 MOST = 6
 
@@ -92,16 +92,20 @@ class MultiScaleFuse(io.ComfyNode):
         check_choice(mode, "mode", MODES)
         named = {"image_1": image_1, "image_2": image_2, **more}
         connected = {name: image for name, image in sorted(named.items()) if image is not None}
-        shapes = [bhwc_shape(image) for image in connected.values()]
+        shapes = {name: bhwc_shape(image, name) for name, image in connected.items()}
         # that of the last, not of the largest: a stage that makes one side smaller keeps its size, as in the chain
-        (batch, height, width, _), like = shapes[-1], list(connected.values())[-1]
+        last, like = list(connected.items())[-1]
+        batch, height, width, channels = shapes[last]
+        for name, shape in shapes.items():
+            if shape[3] != channels:
+                raise ValueError(f"{name}: expected {channels} channels as {last}, got {shape[3]}")
         size = (height, width)
         chain = models.chain_or_default(model) if mode == "learned" else None
         part = chain.stage(stage) if chain else None
         given = parse_weights(weights) if mode == "weighted" else None
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
-            sent = [job.send(from_bhwc(some(image, images, batch, name))) for name, image in connected.items()]
+            sent = [job.send(images_of(image, images, batch, name)) for name, image in connected.items()]
             if part is not None and structure == "flat":
                 image, maps = part.fuse(sent, size)
             else:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..core.adaptive_noise import MODES
 from ..core.chain import Chain
 from ..core.checks import check_choice
-from ..core.layout import bhwc_shape, from_bhwc
+from ..core.layout import bhwc_shape
 from ..core.noise import KINDS
 from . import _models as models
 from . import _runtime as runtime
@@ -18,14 +18,14 @@ from ._batch import run_batch
 from ._inputs import (
     CATEGORY,
     detail_mask_input,
+    images_of,
     machine_inputs,
     model_input,
     refinement_inputs,
     scale_inputs,
     seed_input,
-    some,
     strength_input,
-    unit_map,
+    unit_map_of,
     wanted_size,
 )
 from ._upsamplers import CHOICES, MODEL, NETWORKS, network_of
@@ -144,9 +144,9 @@ class ProgressiveUpscale(io.ComfyNode):
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             where = None
             if detail_mask is not None:
-                where = unit_map(some(detail_mask, images, batch, "detail_mask"))
+                where = unit_map_of(detail_mask, images, batch, "detail_mask")
             stages = chain.stages_of(
-                from_bhwc(image[images]),
+                images_of(image, images, batch, "image"),
                 size=size,
                 upsampler=chosen if upscale_model is None else runtime.community_upsampler(upscale_model, job.tile),
                 seed=seed,
@@ -159,7 +159,7 @@ class ProgressiveUpscale(io.ComfyNode):
                 skip=skip,
                 fusion=fusion,
                 tile=job.tile,
-                dtype=precision,
+                dtype=job.dtype(precision),
                 on_step=job.on_step,
             )
             return [runtime.to_comfy(stage, like=image) for stage in stages]

@@ -6,12 +6,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.chain import Chain
-from ..core.layout import bhwc_shape, from_bhwc
+from ..core.layout import bhwc_shape
 from ..core.residual import skip
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
-from ._inputs import CATEGORY, model_input, some, stage_input
+from ._inputs import CATEGORY, images_of, model_input, stage_input
 
 
 class ResidualSkip(io.ComfyNode):
@@ -82,12 +82,12 @@ class ResidualSkip(io.ComfyNode):
         model: Chain | None = None,
     ) -> io.NodeOutput:
         """Add the skip."""
-        batch, height, width, _ = bhwc_shape(current)
+        batch, height, width, _ = bhwc_shape(current, "current")
         chain = models.chain_or_default(model) if mode == "weighted" else None
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
-            now = job.send(from_bhwc(current[images]))
-            before = job.send(from_bhwc(some(previous, images, batch, "previous")))
+            now = job.send(images_of(current, images, batch, "current"))
+            before = job.send(images_of(previous, images, batch, "previous"))
             if chain is not None:
                 result = chain.stage(stage).skip(now, before, strength, on_step=job.on_step)
             else:

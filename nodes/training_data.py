@@ -142,7 +142,7 @@ class TrainingData(io.ComfyNode):
         config = DataConfig(
             degradation=degradation, jitter=color_jitter, mixup=mixup, cutblur=cutblur, flips=flips, turns=turns
         )
-        source = runtime.input_folder(folder, "folder") if images is None else PictureBatch(from_bhwc(images))
+        source = runtime.input_folder(folder, "folder") if images is None else PictureBatch(from_bhwc(images, "images"))
         given = validation_folder.strip() != ""
         validation = runtime.input_folder(validation_folder, "validation_folder") if given else None
         data = TrainingPictures(source, validation, validation_share, config)

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from ..core.chain import Chain
 from ..core.checks import check_choice
-from ..core.layout import bhwc_shape, from_bhwc
+from ..core.layout import bhwc_shape
 from ..core.upsample import upsample
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
-from ._inputs import CATEGORY, machine_inputs, model_input, scale_inputs, stage_input, wanted_size
+from ._inputs import CATEGORY, images_of, machine_inputs, model_input, scale_inputs, stage_input, wanted_size
 from ._upsamplers import BUNDLED, CHOICES, MODEL, NETWORKS, network_of
 
 
@@ -98,8 +98,9 @@ class Upsample(io.ComfyNode):
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             chosen = how if community is None else runtime.community_upsampler(community, job.tile)
-            source = job.send(from_bhwc(image[images]))
-            result = upsample(source, size, chosen, tile=job.tile, dtype=precision, on_step=job.on_step)
+            source = job.send(images_of(image, images, batch, "image"))
+            dtype = job.dtype(precision) if networks else "auto"
+            result = upsample(source, size, chosen, tile=job.tile, dtype=dtype, on_step=job.on_step)
             return [runtime.to_comfy(result, like=image)]
 
         return io.NodeOutput(*run_batch(work, batch, size[0] * size[1], networks, tile, show=True))

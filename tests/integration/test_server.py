@@ -224,7 +224,7 @@ def test_values_out_of_range_are_refused_before_anything_runs(
     [
         ({"noise": "pink"}, "noise: expected one of"),
         ({"distribution": "none"}, "distribution: expected one of"),
-        ({"precision": "fp99"}, "dtype: expected one of"),
+        ({"precision": "fp99"}, "precision: expected one of"),
     ],
 )
 def test_wrong_choices_are_explained(server: Server, inputs: dict[str, Any], message: str) -> None:

@@ -17,6 +17,7 @@ from progressive_upsampling.core.noise import inject_noise
 from progressive_upsampling.core.resample import METHODS, resample
 from progressive_upsampling.core.residual import skip
 from progressive_upsampling.nodes.adaptive_noise import AdaptiveNoise
+from progressive_upsampling.nodes.compare import Compare
 from progressive_upsampling.nodes.denoise import AttnUNetDenoise
 from progressive_upsampling.nodes.inject_noise import InjectNoise
 from progressive_upsampling.nodes.multi_scale_fuse import MultiScaleFuse, parse_weights
@@ -173,7 +174,7 @@ def test_strength_multiplies_the_sigma_map(picture: Picture) -> None:
 
 
 def test_a_negative_sigma_map_is_refused(picture: Picture) -> None:
-    with pytest.raises(ValueError, match=r"sigma: expected values >= 0, got a minimum of -0\.5"):
+    with pytest.raises(ValueError, match=r"sigma_map: expected values >= 0, got a minimum of -0\.5"):
         call(InjectNoise, image=picture(), sigma_map=torch.full((21, 34), -0.5))
 
 
@@ -288,3 +289,50 @@ def test_skip_is_the_mode_of_core(picture: Picture, mode: str) -> None:
     expected = skip(from_bhwc(now), from_bhwc(before), mode, **inputs)
     torch.testing.assert_close(result, to_bhwc(expected))
     assert not torch.equal(result, now)
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "inputs"),
+    [
+        (Upsample, "image", ("image",)),
+        (AdaptiveNoise, "mask", ("image", "mask")),
+        (InjectNoise, "sigma_map", ("image", "sigma_map")),
+        (AttnUNetDenoise, "noisy_image", ("noisy_image", "sigma_map")),
+        (AttnUNetDenoise, "sigma_map", ("noisy_image", "sigma_map")),
+        (AttnUNetDenoise, "conditioning", ("noisy_image", "sigma_map", "conditioning")),
+        (AttnUNetDenoise, "detail_mask", ("noisy_image", "sigma_map", "conditioning", "detail_mask")),
+        (ResidualSkip, "current", ("current", "previous")),
+        (ResidualSkip, "previous", ("current", "previous")),
+        (MultiScaleFuse, "image_2", ("image_1", "image_2", "image_3")),
+        (ProgressiveUpscale, "detail_mask", ("image", "detail_mask")),
+        (Compare, "reference", ("image", "reference")),
+    ],
+)
+def test_what_is_not_a_number_is_refused_by_the_name_of_its_input(
+    picture: Picture, chain: Any, node: Any, name: str, inputs: tuple[str, ...]
+) -> None:
+    values = {one: torch.full((1, 21, 34), 0.1) if one.endswith(("map", "mask")) else picture() for one in inputs}
+    values[name] = values[name].clone()
+    values[name][0, 3, 4] = torch.nan
+    model = {} if node in (Compare, InjectNoise) else {"model": chain}
+    with pytest.raises(ValueError, match=f"^{name}: expected finite values, got NaN"):
+        call(node, **values, **model)
+
+
+@pytest.mark.parametrize("node", [Upsample, AttnUNetDenoise, ProgressiveUpscale])
+def test_a_precision_that_the_device_has_not_is_refused_by_its_name(picture: Picture, chain: Any, node: Any) -> None:
+    image = {"image": picture()}
+    if node is AttnUNetDenoise:
+        image = {"noisy_image": picture(), "sigma_map": torch.full((1, 21, 34), 0.1)}
+    with pytest.raises(ValueError, match="^precision: expected auto, fp32 or bf16 on a CPU, got 'fp16'"):
+        call(node, **image, model=chain, precision="fp16")
+
+
+def test_fuse_names_the_image_of_other_channels(picture: Picture) -> None:
+    with pytest.raises(ValueError, match="^image_1: expected 4 channels as image_3, got 3"):
+        call(MultiScaleFuse, image_1=picture(), image_3=picture(channels=4), image_2=picture(channels=4))
+
+
+def test_a_width_that_makes_too_high_a_picture_is_named(picture: Picture) -> None:
+    with pytest.raises(ValueError, match="^width: expected at most 131072 pixels a side, got 16384"):
+        call(Upsample, image=picture(400, 1), method="bicubic", width=16384)
