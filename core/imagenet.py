@@ -75,7 +75,7 @@ def read_arrays(path: Path, names: Mapping[str, str], context: str) -> dict[str,
         CheckpointError: unreadable, an array of another name, or one that is not of finite numbers.
     """
     tensors = {}
-    for name, array in _read_npz(path).items():
+    for name, array in read_npz(path).items():
         if name not in names:
             raise CheckpointError(f"{context}; unknown {name}")
         if array.dtype.kind not in "fiu":
@@ -121,7 +121,12 @@ def write_trunk(target: Path, weights: Mapping[str, Tensor], layout: str, source
     write_whole(target, save({name: value.detach().contiguous() for name, value in weights.items()}, metadata))
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name; nothing that is pickled is opened.
+
+    Raises:
+        CheckpointError: it cannot be read, or is something else.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):

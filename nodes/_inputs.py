@@ -112,8 +112,11 @@ def detail_mask_input() -> Any:
     )
 
 
-def machine_inputs() -> list[Any]:
-    """What changes time and memory and not the picture."""
+COMMUNITY_TILES = " The tiles of an upscale_model overlap and are blended."
+
+
+def machine_inputs(tiles: str = "") -> list[Any]:
+    """What changes time and memory and not the picture; `tiles` ends the tooltip of the tile."""
     return [
         io.Int.Input(
             "tile",
@@ -122,7 +125,8 @@ def machine_inputs() -> list[Any]:
             max=8192,
             step=64,
             tooltip="Side of a tile in pixels of the node's input; 0 = choose. Smaller needs less memory, "
-            "and on a GPU more time. Tiles leave no seams: in fp32 the picture is the same for every tile size.",
+            "and on a GPU more time. Tiles leave no seams: in fp32 the picture is the same for every tile size."
+            + tiles,
         ),
         io.Combo.Input(
             "precision",

@@ -330,14 +330,15 @@ def community_upsampler(upscale_model: Any, tile: int | None) -> Enlarge:
         raise ValueError(
             f"upscale_model: expected one that enlarges RGB or grey, got scale {scale}, channels {channels}"
         )
-    dtype = next(network.parameters()).dtype
+    first = next(network.parameters(), None)
+    dtype = torch.float32 if first is None else first.dtype
 
     def enlarge(rgb: Tensor, on_step: OnStep | None) -> Tensor:
         B, _, H, W = rgb.shape
         planes = rgb.reshape(3 * B, 1, H, W) if grey else rgb
         # A model that asks not to be tiled is run whole.
         whole = getattr(upscale_model.tiling, "name", "") == "INTERNAL"
-        side = max(H, W) if whole else tile or COMMUNITY_TILE
+        side = max(H, W) if whole else max(tile or COMMUNITY_TILE, 2 * COMMUNITY_OVERLAP)
         count = comfy.utils.get_tiled_scale_steps(W, H, tile_x=side, tile_y=side, overlap=COMMUNITY_OVERLAP)
         result = comfy.utils.tiled_scale(
             planes,

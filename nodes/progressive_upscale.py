@@ -17,6 +17,7 @@ from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import (
     CATEGORY,
+    COMMUNITY_TILES,
     detail_mask_input,
     images_of,
     machine_inputs,
@@ -76,7 +77,7 @@ class ProgressiveUpscale(io.ComfyNode):
                     default=True,
                     tooltip="Whether each stage's result is fused with the image before it.",
                 ),
-                *machine_inputs(),
+                *machine_inputs(COMMUNITY_TILES),
                 io.Combo.Input(
                     "upsampler",
                     options=list(CHOICES),

@@ -14,7 +14,16 @@ from ..core.upsample import upsample
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
-from ._inputs import CATEGORY, images_of, machine_inputs, model_input, scale_inputs, stage_input, wanted_size
+from ._inputs import (
+    CATEGORY,
+    COMMUNITY_TILES,
+    images_of,
+    machine_inputs,
+    model_input,
+    scale_inputs,
+    stage_input,
+    wanted_size,
+)
 from ._upsamplers import BUNDLED, CHOICES, MODEL, NETWORKS, network_of
 
 
@@ -50,7 +59,7 @@ class Upsample(io.ComfyNode):
                     ".safetensors file in models/progressive_upsampling.",
                 ),
                 stage_input(),
-                *machine_inputs(),
+                *machine_inputs(COMMUNITY_TILES),
                 model_input("upsamples (method model; the bundled model if none is connected)"),
                 io.UpscaleModel.Input(
                     "upscale_model",

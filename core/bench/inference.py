@@ -11,8 +11,9 @@ from torch import Tensor
 from ..attention import WindowAttention
 from ..chain import Chain
 from ..cost import chain_cost
+from ..evaluate import picture_paths
 from ..metrics import psnr
-from ..pictures import find_pictures, read_picture
+from ..pictures import read_picture
 from ..precision import resolve_dtype
 from ..resample import resample
 from ..train.degrade import matlab_imresize
@@ -158,7 +159,7 @@ def _quality(device: torch.device, chain: Chain, data: Path, peer: LayerGraph | 
     scale = 2**STAGES
     sums: dict[str, list[float]] = {}
     worst, beyond = 0.0, 0.0
-    pictures = find_pictures(data)
+    pictures = picture_paths(data)
     for path in pictures:
         truth = (read_picture(path).image[:, :3] * 255).round().byte()
         truth = truth[..., : truth.shape[2] // scale * scale, : truth.shape[3] // scale * scale].expand(-1, 3, -1, -1)

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..imagenet import read_npz
 from ..layout import rgb_to_ycbcr, ycbcr_to_rgb
 from ..resample import resample
 
@@ -41,8 +41,7 @@ class LayerGraph:
     def __init__(self, weights: str | Path, end: str | None = None) -> None:
         path = Path(weights)
         self.name = path.stem
-        with np.load(path, allow_pickle=False) as arrays:
-            self._weights = {key: torch.from_numpy(arrays[key]).float() for key in arrays.files}
+        self._weights = {key: torch.from_numpy(array).float() for key, array in read_npz(path).items()}
         layers: list[dict[str, Any]] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         for layer in layers:
             if layer.get("type") not in _TYPES:

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-BETTER = ("lower", "higher")
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -64,7 +62,9 @@ def read_figures(path: str | Path) -> tuple[str, dict[str, list[Figure]]]:
         suites = {name: [Figure(**figure) for figure in figures] for name, figures in content["suites"].items()}
         machine = f"{content['machine']}, version {content['version']}"
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: expected a file that `bench --json` has written: {error!r}") from error
+        raise ValueError(
+            f"{path}: expected a file that `bench --json` has written: {type(error).__name__}: {error}"
+        ) from error
     return machine, suites
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -15,6 +16,7 @@ from ..bench.report import Report, against, read_figures, to_json
 from ..bench.tiles import bench_tiling
 from ..bench.training import bench_training, training_report
 from ..chain import Chain
+from ..evaluate import picture_paths
 from ..picture_output import check_target, write_atomic
 from ..train.hardware import describe
 from ..train.pictures import PictureFolder
@@ -42,6 +44,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     device = pick_device(args.device)
     if args.json:
         check_target(args.json)
+    if args.quality:  # before hours of timing
+        picture_paths(Path(args.quality))
     before = None if args.against is None else read_figures(args.against)
     suites = {
         "inference": lambda on_round: _inference(args, device, on_round),

@@ -324,15 +324,15 @@ def test_a_precision_that_the_device_has_not_is_refused_by_its_name(picture: Pic
     image = {"image": picture()}
     if node is AttnUNetDenoise:
         image = {"noisy_image": picture(), "sigma_map": torch.full((1, 21, 34), 0.1)}
-    with pytest.raises(ValueError, match="^precision: expected auto, fp32 or bf16 on a CPU, got 'fp16'"):
+    with pytest.raises(ValueError, match=r"^precision: expected auto, fp32 or bf16 on a CPU, got 'fp16'"):
         call(node, **image, model=chain, precision="fp16")
 
 
 def test_fuse_names_the_image_of_other_channels(picture: Picture) -> None:
-    with pytest.raises(ValueError, match="^image_1: expected 4 channels as image_3, got 3"):
+    with pytest.raises(ValueError, match=r"^image_1: expected 4 channels as image_3, got 3"):
         call(MultiScaleFuse, image_1=picture(), image_3=picture(channels=4), image_2=picture(channels=4))
 
 
 def test_a_width_that_makes_too_high_a_picture_is_named(picture: Picture) -> None:
-    with pytest.raises(ValueError, match="^width: expected at most 131072 pixels a side, got 16384"):
+    with pytest.raises(ValueError, match=r"^width: expected at most 131072 pixels a side, got 16384"):
         call(Upsample, image=picture(400, 1), method="bicubic", width=16384)

@@ -221,6 +221,19 @@ def test_upsample_takes_a_community_model(picture: Picture, channels: int, scale
     assert not result.requires_grad
 
 
+@pytest.mark.parametrize("tile", [1, 16, 32, 64])
+def test_small_tiles_of_a_community_model_still_move_on(picture: Picture, tile: int) -> None:
+    (result,) = call(Upsample, image=picture(90, 70), scale=2.0, tile=tile, upscale_model=Community(2))
+    torch.testing.assert_close(result, picture(90, 70).repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+def test_a_community_model_without_weights_is_taken(picture: Picture) -> None:
+    model = Community(2)
+    model.model = nn.Identity()
+    (result,) = call(Upsample, image=picture(), scale=2.0, upscale_model=model)
+    torch.testing.assert_close(result, picture().repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
 def test_a_community_model_runs_as_often_as_needed_and_is_reduced(picture: Picture) -> None:
     model = Community(2)
     (result,) = call(Upsample, image=picture(), width=100, height=70, upscale_model=model)

@@ -125,6 +125,13 @@ def test_a_graph_with_several_ends_gives_the_one_asked_for(tmp_path: Path) -> No
         LayerGraph(path, "x3")
 
 
+def test_weights_that_are_no_npz_are_named(tmp_path: Path) -> None:
+    (tmp_path / "net.npz").write_bytes(b"\x89PNG")
+    (tmp_path / "net.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"net\.npz: no readable \.npz file"):
+        LayerGraph(tmp_path / "net.npz")
+
+
 def test_a_graph_of_other_layers_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "net.npz", a=np.zeros(1))
     (tmp_path / "net.json").write_text(json.dumps([{"type": "Pool", "inp": ["x"], "out": ["y"]}]))
@@ -195,6 +202,14 @@ def test_figures_come_back_from_json(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     path.write_text(to_json("a machine", "1.2", {"tiling": [Report("", [], [], FIGURES)]}))
     assert read_figures(path) == ("a machine, version 1.2", {"tiling": list(FIGURES)})
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\xff" * 1000, b"[]", b'{"suites": {}}'])
+def test_other_files_are_no_figures_and_are_not_printed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "other").write_bytes(content)
+    with pytest.raises(ValueError, match="other: expected a file that `bench --json` has written") as caught:
+        read_figures(tmp_path / "other")
+    assert len(str(caught.value)) < 300
 
 
 def test_a_ratio_above_one_is_better_whichever_way_a_figure_is_good() -> None:

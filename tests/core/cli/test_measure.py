@@ -258,3 +258,13 @@ def test_a_demo_that_fails_leaves_no_folder(run, tmp_path):
     pytest.importorskip("skimage")
     status, _, err = run("demo", "--output", tmp_path / "demo", "--model", "nothing")
     assert status == 1 and err.count("\n") == 1 and not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("folder", ["empty", "none"])
+def test_a_bad_folder_is_said_before_the_benchmark_begins(run, tmp_path, monkeypatch, folder):
+    from progressive_upsampling.core.cli import bench
+
+    monkeypatch.setattr(bench, "_inference", lambda *_: pytest.fail("the suite ran"))
+    (tmp_path / "empty").mkdir()
+    status, _, err = run("bench", "--suite", "inference", "--quality", tmp_path / folder)
+    assert status == 1 and "expected" in err and folder in err
