@@ -8,6 +8,7 @@ import pytest
 
 from progressive_upsampling.core.chain import ChainConfig
 from progressive_upsampling.core.config import from_dict, to_dict
+from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.recipe import RECIPES, read_config, read_recipe, recipe_names
 
@@ -115,6 +116,35 @@ def test_adversarial_terms_and_phases_go_together(loss):
     for phases, terms in (((phase,), loss), ((phase, judged), LossConfig())):
         with pytest.raises(ValueError, match="adversarial"):
             TrainConfig(phases=phases, loss=terms)
+
+
+NOTHING = dict.fromkeys(("output", "upsampler", "refine", "blind", "controller"), 0.0)
+CHAIN, UPSAMPLER, DENOISER = {}, {"upsampler": {"kind": "espcn", "scale": 2}}, {"denoiser": DenoiserConfig()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights", "noisy", "told"),
+    [
+        (CHAIN, {"adversarial": 1.0}, 0.5, r"output, got only adversarial \(for phases with a discriminator\)"),
+        (CHAIN, {"refine": 1.0}, 0.0, r"output, got only refine \(for phases with noisy above 0\)"),
+        (CHAIN, {"blind": 1.0, "adversarial": 1.0}, 0.0, "got only blind .*, adversarial "),
+        (UPSAMPLER, {"feature_matching": 1.0}, 0.5, "output, got only feature_matching"),
+        (DENOISER, {"adversarial": 1.0}, 0.5, "blind, got only adversarial"),
+    ],
+)
+def test_a_phase_without_a_term_is_refused_at_once(kind, weights, noisy, told):
+    loss = LossConfig(**(NOTHING | weights))
+    phase = PhaseConfig(stages=1, steps=5, noisy=0.5, adversarial=loss.judged)
+    without = replace(phase, adversarial=False, noisy=noisy)
+    assert TrainConfig(phases=(phase,), loss=loss, **kind).loss == loss
+    with pytest.raises(ValueError, match=f"phase 2: expected a weight for a term that it has, as .*{told}"):
+        TrainConfig(phases=(phase, without), loss=loss, **kind)
+
+
+@pytest.mark.parametrize(("kind", "own"), [(CHAIN, "upsampler"), (UPSAMPLER, "output"), (DENOISER, "blind")])
+def test_a_term_of_its_own_is_enough_for_a_phase(kind, own):
+    loss = LossConfig(**(NOTHING | {own: 1.0}))
+    assert TrainConfig(phases=(PhaseConfig(stages=1, steps=5, noisy=0.0),), loss=loss, **kind).loss == loss
 
 
 def test_a_bad_pixel_loss_is_named():
