@@ -97,6 +97,15 @@ def test_a_bad_setting_of_a_phase_is_named(change):
         replace(tiny_config().phases[0], **change)
 
 
+@pytest.mark.parametrize(
+    ("noisy", "batch", "crops"),
+    [(0.125, 4, 1), (0.25, 1, 1), (0.25, 2, 1), (0.001, 1, 1), (0.25, 6, 2), (0.5, 5, 2), (1.0, 3, 3), (0.0, 8, 0)],
+)
+def test_some_crop_is_noisy_where_any_part_is(noisy, batch, crops):
+    phase = PhaseConfig(stages=1, steps=1, noisy=noisy, batch=batch)
+    assert phase.noisy_crops == crops
+
+
 @pytest.mark.parametrize("loss", [{"output": -1.0}, {"blind": math.nan}])
 def test_a_bad_weight_of_a_loss_is_named(loss):
     with pytest.raises(ValueError, match=next(iter(loss))):
