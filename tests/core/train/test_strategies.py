@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from progressive_upsampling.core.train.config import TrainConfig
@@ -44,6 +46,22 @@ def test_a_discriminator_comes_after_the_pixels(pixel, expected):
     phases = phases_of("end_to_end", adversarial=True, pixel=pixel, **COMMON)
     assert [phase.steps for phase in phases] == expected
     assert [phase.adversarial for phase in phases] == [False] * (pixel > 0) + [True] * (pixel < 1)
+
+
+@pytest.mark.parametrize("earlier", list(EARLIER))
+def test_a_discriminator_changes_nothing_of_what_earlier_stages_do(earlier):
+    settings = COMMON | {"weights": 3, "earlier": earlier}
+    plain = phases_of("progressive", **settings)
+    *pixels, last = phases_of("progressive", adversarial=True, pixel=0.5, **settings)
+    assert [phase.rates for phase in pixels] == [phase.rates for phase in plain]
+    assert last.rates == plain[-1].rates and (last.stages, last.crop, last.adversarial) == (3, 24, True)
+
+
+def test_a_discriminator_from_the_start_takes_part_in_every_phase():
+    settings = COMMON | {"weights": 3, "earlier": "frozen"}
+    plain = phases_of("progressive", **settings)
+    judged = phases_of("progressive", adversarial=True, pixel=0.0, **settings)
+    assert judged == tuple(replace(phase, adversarial=True) for phase in plain)
 
 
 def test_crops_shrink_so_that_results_grow_by_the_root_of_two():
