@@ -19,7 +19,8 @@ class PhaseConfig:
         steps: optimiser steps.
         crop: side of the first stage's input in pixels; the last stage sees crop · 2^stages.
         batch: crops a step.
-        accumulate: parts that the batch of each process is computed in, one after the other; saves memory.
+        accumulate: parts that the batch of each process is computed in, one after the other; saves memory. What is
+            learned stays the same, but for the relativistic loss, whose means are those of a part.
         learning_rate: peak of the schedule.
         warmup: steps of linear rise before it.
         schedule: "cosine" to `final`, "step": times `gamma` after every `step_size` steps, or "constant".
