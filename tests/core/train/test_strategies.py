@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from progressive_upsampling.core.train.config import TrainConfig
-from progressive_upsampling.core.train.strategies import EARLIER, STRATEGIES, crop_at, phases_of
+from progressive_upsampling.core.train.discriminators import DiscriminatorConfig, build_discriminator
+from progressive_upsampling.core.train.strategies import CROP_STEP, EARLIER, STRATEGIES, crop_at, phases_of
 
 COMMON = {"stages": 3, "steps": 100, "weights": 2}
 
@@ -67,6 +68,12 @@ def test_a_discriminator_from_the_start_takes_part_in_every_phase():
 def test_crops_shrink_so_that_results_grow_by_the_root_of_two():
     assert [crop_at(48, stages) for stages in (1, 2, 3, 4)] == [48, 32, 24, 16]
     assert crop_at(8, 5) == 8
+
+
+@pytest.mark.parametrize(("stages", "crop"), [(1, 24), (2, 40), (3, 48)])  # as the help of Training Losses says
+def test_the_smallest_crops_for_patches_are_those_told(stages, crop):
+    smallest = build_discriminator(DiscriminatorConfig("patch", width=1)).smallest
+    assert 2 * crop_at(crop - CROP_STEP, stages) < smallest <= 2 * crop_at(crop, stages)
 
 
 @pytest.mark.parametrize(
