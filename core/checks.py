@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
 MAX_SIDE = 1 << 17  # longest side of an image in pixels: catches a mistyped size before memory runs out
+
+_finite_asked: ContextVar[bool] = ContextVar("finite_asked", default=True)
+
+
+@contextmanager
+def any_values() -> Iterator[None]:
+    """Context in which `check_image` lets NaN and infinity pass, in the thread that enters it.
+
+    For training: where a step overflows, its loss must come to say so, for the step to be left out, not the run to end.
+    """
+    token = _finite_asked.set(False)
+    try:
+        yield
+    finally:
+        _finite_asked.reset(token)
 
 
 def check_image(image: object, name: str = "image", channels: Sequence[int] | None = (1, 3, 4)) -> None:
@@ -23,7 +40,8 @@ def check_image(image: object, name: str = "image", channels: Sequence[int] | No
 
     Raises:
         TypeError: not a tensor, or not of a floating dtype.
-        ValueError: not four axes, a channel count that is not allowed, an axis of length 0, NaN or infinity.
+        ValueError: not four axes, a channel count that is not allowed, an axis of length 0, NaN or infinity (but see
+            `any_values`).
     """
     layout = "[B, C, H, W]" if channels is None else f"[B, {'|'.join(map(str, channels))}, H, W]"
     tensor = _float_tensor(image, name, layout)
@@ -32,7 +50,8 @@ def check_image(image: object, name: str = "image", channels: Sequence[int] | No
         raise ValueError(f"{name}: expected {layout}, got {shape}")
     if 0 in shape:
         raise ValueError(f"{name}: expected {layout} with no axis of length 0, got {shape}")
-    _finite_range(tensor, name)
+    if _finite_asked.get():
+        _finite_range(tensor, name)
 
 
 def check_map(map_: object, image: Tensor, name: str = "sigma", maximum: float | None = None) -> None:

@@ -95,8 +95,9 @@ class Train(io.ComfyNode):
                     default=1,
                     min=1,
                     max=1024,
-                    tooltip="Parts that the batch is computed in, one after the other: the result is the same, and "
-                    "memory is that of one part. At most the batch.",
+                    tooltip="Parts that the batch is computed in, one after the other: memory is that of one part, and "
+                    "the result is the same, but for gan relativistic, which compares with the means of a part. At "
+                    "most the batch.",
                 ),
                 io.Float.Input(
                     "learning_rate",

@@ -149,6 +149,8 @@ class TrainConfig:
             raise ValueError("denoiser: expected none beside upsampler, as one network is trained, got both")
         if self.single:
             self._check_single("blind" if self.upsampler is None else "output")
+        for number, phase in enumerate(self.phases, 1):
+            self._check_terms(number, phase)
         check_choice(self.optimizer, "optimizer", OPTIMIZERS)
         check_number(self.ema, "ema", 0, 1)
         check_number(self.clip, "clip", above=0)
@@ -167,6 +169,19 @@ class TrainConfig:
             foreign.append('judge "refined"')
         if foreign:
             raise ValueError(f"loss: expected no {', '.join(foreign)}, which a single network does not have")
+
+    def _check_terms(self, number: int, phase: PhaseConfig) -> None:
+        """Refuses a phase that would have nothing to learn from, now and not when it begins."""
+        elsewhere = {}
+        if not phase.adversarial:
+            elsewhere |= dict.fromkeys(("adversarial", "feature_matching"), "phases with a discriminator")
+        if not self.single and not phase.noisy_crops:
+            elsewhere |= dict.fromkeys(("refine", "blind"), "phases with noisy above 0")
+        weights = self.loss.weights
+        if all(name in elsewhere for name in weights):
+            got = ", ".join(f"{name} (for {elsewhere[name]})" for name in weights)
+            own = "output" if self.denoiser is None else "blind"
+            raise ValueError(f"phase {number}: expected a weight for a term that it has, as {own}, got only {got}")
 
     @property
     def single(self) -> bool:

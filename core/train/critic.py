@@ -11,6 +11,7 @@ from .discriminators import Discriminator, Judgement, build_discriminator
 from .distributed import World, waiting
 from .learner import Learner
 from .setup import training_autocast
+from .spectral import follow_weights
 
 NAME = "discriminator"
 
@@ -46,7 +47,7 @@ class Critic:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build_discriminator(config.discriminator)
-        self.network: Discriminator = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.network: Discriminator = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learner = Learner(NAME, self.network, config.clip, scaler)
         self._losses = _Losses(self.network, config, device, dtype)
         self.begin(World())
@@ -96,7 +97,7 @@ class Critic:
             the loss, the penalty where it is due, and how often it is right (0.5 when it cannot tell).
         """
         penalise = bool(self.config.r1) and step % self.config.r1_every == 0
-        self.network.train().requires_grad_(True)
+        self.network.requires_grad_(True)
         try:
             with waiting(self._wrapped, wait):
                 losses = self._wrapped(pairs, penalise)
@@ -105,7 +106,7 @@ class Critic:
                     total = total + self.config.r1_every * losses["r1"]
                 self.learner.backward(weight * total)
         finally:
-            self.network.eval().requires_grad_(False)
+            self.network.requires_grad_(False)
         return {name: value.item() for name, value in losses.items()}
 
     def clipped(self) -> float:
@@ -115,6 +116,7 @@ class Critic:
     def update(self) -> None:
         """Takes the step."""
         self.learner.step()
+        follow_weights(self.network)  # only now: the norm stays as it is for all parts of a step
 
 
 class _Losses(nn.Module):

@@ -28,8 +28,3 @@ class EMA(Generic[Model]):
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for average, value in zip(self.model.parameters(), model.parameters(), strict=True):
             average.lerp_(value, 1 - decay)
-
-    def copy_from(self, model: nn.Module) -> None:
-        """Starts the average anew at the weights of `model`."""
-        self.updates = 0
-        self.model.load_state_dict(model.state_dict())

@@ -19,7 +19,8 @@ class PhaseConfig:
         steps: optimiser steps.
         crop: side of the first stage's input in pixels; the last stage sees crop · 2^stages.
         batch: crops a step.
-        accumulate: parts that the batch of each process is computed in, one after the other; saves memory.
+        accumulate: parts that the batch of each process is computed in, one after the other; saves memory. What is
+            learned stays the same, but for the relativistic loss, whose means are those of a part.
         learning_rate: peak of the schedule.
         warmup: steps of linear rise before it.
         schedule: "cosine" to `final`, "step": times `gamma` after every `step_size` steps, or "constant".
@@ -27,7 +28,8 @@ class PhaseConfig:
         step_size, gamma: schedule "step".
         rates: multipliers of the learning rate by pattern of a parameter's name (`stages.0.*`, `*.denoiser.*`); the
             last that matches counts, 1 where none does, and 0 freezes. So earlier stages are frozen or slowed.
-        noisy: crops of the batch, as a part of 1, on which the denoiser also learns to refine from noise.
+        noisy: crops of the batch, as a part of 1, on which the denoiser also learns to refine from noise; at least one
+            where it is above 0.
         noise: sigma of the noisy crops, from..to in units of sigma_r, spread evenly on a log scale.
         start_from: stage (1-based) whose weights a stage not trained yet starts from; 0 leaves it at birth.
         sampled: whether each step runs a number of stages drawn from 1..stages in place of all.
@@ -76,7 +78,7 @@ class PhaseConfig:
     @property
     def noisy_crops(self) -> int:
         """Crops of the batch that also go through the noisy paths: the first so many."""
-        return round(self.noisy * self.batch)
+        return max(round(self.noisy * self.batch), 1) if self.noisy > 0 else 0
 
     def stages_at(self, seed: int, step: int) -> int:
         """How many stages a step runs.

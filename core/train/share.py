@@ -1,7 +1,8 @@
 """A step's batch in shares: one for each process and, with accumulation, several in each, one after the other.
 
 The shares' losses are weighted so that their mean is the loss of the whole batch: neither how many processes there
-are nor in how many parts each of them computes changes what is learned.
+are nor in how many parts each of them computes changes what is learned. The relativistic loss alone is no mean
+over crops: it compares with the mean logits of its share.
 """
 
 from __future__ import annotations

@@ -10,20 +10,21 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
+from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
 
 from .losses import full_precision
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
-_FIRST_STEPS = 15  # of the power iteration, at birth; then one at each training step
+_FIRST_STEPS = 15  # of the power iteration, at birth; then one after each training step
 _EPSILON = 1e-12
 
 
 class SpectralNorm(nn.Module):
     """A parametrisation: weight -> weight / sigma, the weight seen as a matrix [outputs, rest].
 
-    In training mode each evaluation takes one step of the power iteration; in evaluation mode none.
+    Evaluations change nothing, so that the norm is the same for all that is computed with the same weights; see
+    `follow_weights`.
 
     Attributes:
         u, v: the singular vectors as far as they are known; kept in checkpoints.
@@ -38,22 +39,29 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", F.normalize(torch.randn(matrix.shape[0]), dim=0, eps=_EPSILON))
         self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0, eps=_EPSILON))
         for _ in range(_FIRST_STEPS):
-            self._iterate(matrix)
+            self.iterate(matrix)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with a largest singular value of 1."""
         matrix = weight.flatten(1)
         with full_precision(weight):
-            if self.training:
-                self._iterate(matrix.detach())
-            # copies, because the next evaluation may change them before this one's backward pass
-            sigma = torch.dot(self.u.clone(), matrix @ self.v.clone())
-            return weight / sigma
+            return weight / torch.dot(self.u, matrix @ self.v)
 
     @torch.no_grad()
-    def _iterate(self, matrix: Tensor) -> None:
+    def iterate(self, weight: Tensor) -> None:
+        """One step of the power iteration, which brings u and v nearer to those of the weight."""
+        matrix = weight.flatten(1)
         self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=_EPSILON))
         self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=_EPSILON))
+
+
+def follow_weights(network: nn.Module) -> None:
+    """Takes a step of the power iteration for each normalised weight of a network: once its weights have changed."""
+    for module in network.modules():
+        if isinstance(module, ParametrizationList):
+            for norm in module:
+                if isinstance(norm, SpectralNorm):
+                    norm.iterate(module.original)
 
 
 def spectral_norm(layer: Layer) -> Layer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..checks import any_values
 from .config import TrainConfig
 from .data import Batch
 from .distributed import World, waiting
@@ -134,7 +135,7 @@ class _Losses(nn.Module):
         self._loss, self._device, self._dtype = config.loss, device, dtype
 
     def forward(self, share: Share) -> tuple[Tensor, dict[str, Tensor]]:
-        with training_autocast(self._device, self._dtype):
+        with training_autocast(self._device, self._dtype), any_values():
             terms = self._task.losses(self.model, share, self._loss, self._objective)
         total = weighted_sum(terms, self._loss)
         if not total.requires_grad:

@@ -42,7 +42,8 @@ def phases_of(
         crop: side in pixels of the first stage's input where one stage is trained.
         batch, learning_rate, accumulate, noisy: see `PhaseConfig`.
         earlier: what happens to the stages before the newest in "progressive": one of `EARLIER`.
-        pixel: where adversarial, the part of the steps that come first without a discriminator.
+        pixel: where adversarial, the part of the steps that come first without a discriminator, which then joins the
+            last phase; at 0 it takes part in every phase.
         adversarial: whether the loss has terms that need a discriminator.
 
     Raises:
@@ -70,11 +71,11 @@ def phases_of(
         for count in counts
     ]
     shares = [1.0 / len(phases)] * len(phases)
-    if adversarial:
+    if adversarial and pixel == 0:
+        phases = [replace(phase, adversarial=True) for phase in phases]
+    elif adversarial and pixel < 1:
         shares = [*(pixel * share for share in shares), 1.0 - pixel]
-        phases.append(replace(phases[-1], adversarial=True, rates={}))
-        phases = [phase for phase, share in zip(phases, shares, strict=True) if share > 0]
-        shares = [share for share in shares if share > 0]
+        phases.append(replace(phases[-1], adversarial=True))
     check_integer(steps, "steps", len(phases))
     return tuple(
         replace(phase, steps=count, warmup=min(100, count // 10))

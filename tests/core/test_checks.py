@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from progressive_upsampling.core.checks import (
     MAX_SIDE,
+    any_values,
     check_choice,
     check_image,
     check_integer,
@@ -50,6 +52,18 @@ def test_one_bad_pixel_is_found(value: float, word: str, dtype: torch.dtype, whe
     image = torch.rand(2, 3, 33, 47).to(dtype)
     image[where] = value
     with pytest.raises(ValueError, match=f"image: expected finite values, got {word}"):
+        check_image(image)
+
+
+def test_values_pass_where_any_may_and_shapes_do_not() -> None:
+    image = torch.full((1, 3, 5, 7), math.nan)
+    with any_values():
+        check_image(image)
+        with pytest.raises(ValueError, match=r"got \(3, 5, 7\)"):
+            check_image(image[0])
+        with ThreadPoolExecutor(1) as other, pytest.raises(ValueError, match="NaN"):
+            other.submit(check_image, image).result()
+    with pytest.raises(ValueError, match="NaN"):
         check_image(image)
 
 

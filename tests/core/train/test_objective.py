@@ -270,6 +270,33 @@ def test_the_discriminator_learns_to_tell_results_from_pictures():
     assert values["discriminator_right"] == 1.0 and values["discriminator"] < 1.0  # 2 ln 2 where it knows nothing
 
 
+def test_only_its_step_changes_the_discriminator(critic):
+    before = {name: value.clone() for name, value in critic.network.state_dict().items()}
+    critic.begin_step(1.0)
+    critic.backward([pair(0), pair(1)], 0, 1.0)
+    critic.clipped()
+    # a run that is broken off here goes on as if the step had not begun
+    assert all(torch.equal(before[name], value) for name, value in critic.network.state_dict().items())
+    critic.update()
+    changed = {name for name, value in critic.network.state_dict().items() if not torch.equal(before[name], value)}
+    assert {name for name in before if name.endswith((".original", ".v"))} <= changed
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "hinge"])
+@pytest.mark.parametrize("parts", [4, 3])
+def test_the_parts_of_a_batch_change_nothing_with_a_discriminator(photos, tmp_path, kind, parts):
+    norms = []
+    for accumulate in (1, parts):
+        phase = replace(PHASE, stages=2, steps=5, batch=4, accumulate=accumulate, adversarial=True)
+        judge = replace(gan_config().adversarial, kind=kind, clip=1e9, r1_every=2)
+        # hardly a step of the model, so that Adam cannot turn rounding into one; large ones of the discriminator
+        config = gan_config(phases=(replace(phase, learning_rate=1e-9),), adversarial=judge, clip=1e9)
+        Trainer(config, photos, tmp_path / str(accumulate)).run()
+        entries = read_history(tmp_path / str(accumulate) / HISTORY)
+        norms.append([entry[name] for entry in entries for name in ("gradient", "discriminator_gradient")])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
 def test_the_discriminators_rate_follows_the_share_and_its_gradient_the_limit(critic):
     critic.learner.clip = 1e-3
     critic.begin_step(0.25)

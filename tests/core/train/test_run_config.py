@@ -8,6 +8,7 @@ import pytest
 
 from progressive_upsampling.core.chain import ChainConfig
 from progressive_upsampling.core.config import from_dict, to_dict
+from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.recipe import RECIPES, read_config, read_recipe, recipe_names
 
@@ -96,6 +97,15 @@ def test_a_bad_setting_of_a_phase_is_named(change):
         replace(tiny_config().phases[0], **change)
 
 
+@pytest.mark.parametrize(
+    ("noisy", "batch", "crops"),
+    [(0.125, 4, 1), (0.25, 1, 1), (0.25, 2, 1), (0.001, 1, 1), (0.25, 6, 2), (0.5, 5, 2), (1.0, 3, 3), (0.0, 8, 0)],
+)
+def test_some_crop_is_noisy_where_any_part_is(noisy, batch, crops):
+    phase = PhaseConfig(stages=1, steps=1, noisy=noisy, batch=batch)
+    assert phase.noisy_crops == crops
+
+
 @pytest.mark.parametrize("loss", [{"output": -1.0}, {"blind": math.nan}])
 def test_a_bad_weight_of_a_loss_is_named(loss):
     with pytest.raises(ValueError, match=next(iter(loss))):
@@ -115,6 +125,35 @@ def test_adversarial_terms_and_phases_go_together(loss):
     for phases, terms in (((phase,), loss), ((phase, judged), LossConfig())):
         with pytest.raises(ValueError, match="adversarial"):
             TrainConfig(phases=phases, loss=terms)
+
+
+NOTHING = dict.fromkeys(("output", "upsampler", "refine", "blind", "controller"), 0.0)
+CHAIN, UPSAMPLER, DENOISER = {}, {"upsampler": {"kind": "espcn", "scale": 2}}, {"denoiser": DenoiserConfig()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights", "noisy", "told"),
+    [
+        (CHAIN, {"adversarial": 1.0}, 0.5, r"output, got only adversarial \(for phases with a discriminator\)"),
+        (CHAIN, {"refine": 1.0}, 0.0, r"output, got only refine \(for phases with noisy above 0\)"),
+        (CHAIN, {"blind": 1.0, "adversarial": 1.0}, 0.0, "got only blind .*, adversarial "),
+        (UPSAMPLER, {"feature_matching": 1.0}, 0.5, "output, got only feature_matching"),
+        (DENOISER, {"adversarial": 1.0}, 0.5, "blind, got only adversarial"),
+    ],
+)
+def test_a_phase_without_a_term_is_refused_at_once(kind, weights, noisy, told):
+    loss = LossConfig(**(NOTHING | weights))
+    phase = PhaseConfig(stages=1, steps=5, noisy=0.5, adversarial=loss.judged)
+    without = replace(phase, adversarial=False, noisy=noisy)
+    assert TrainConfig(phases=(phase,), loss=loss, **kind).loss == loss
+    with pytest.raises(ValueError, match=f"phase 2: expected a weight for a term that it has, as .*{told}"):
+        TrainConfig(phases=(phase, without), loss=loss, **kind)
+
+
+@pytest.mark.parametrize(("kind", "own"), [(CHAIN, "upsampler"), (UPSAMPLER, "output"), (DENOISER, "blind")])
+def test_a_term_of_its_own_is_enough_for_a_phase(kind, own):
+    loss = LossConfig(**(NOTHING | {own: 1.0}))
+    assert TrainConfig(phases=(PhaseConfig(stages=1, steps=5, noisy=0.0),), loss=loss, **kind).loss == loss
 
 
 def test_a_bad_pixel_loss_is_named():

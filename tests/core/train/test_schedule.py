@@ -61,14 +61,6 @@ def test_the_average_follows_its_formula():
     assert (1 + 29) / (10 + 29) > 0.5 > 2 / 11  # both branches were seen
 
 
-def test_the_average_starts_anew_at_the_weights_given():
-    model = nn.Linear(3, 3)
-    ema = EMA(nn.Linear(3, 3))
-    ema.update(model)
-    ema.copy_from(model)
-    assert ema.updates == 0 and torch.equal(ema.model.weight, model.weight)
-
-
 def test_the_average_is_apart_from_the_model_and_takes_no_gradient():
     model = nn.Linear(3, 3)
     ema = EMA(model)

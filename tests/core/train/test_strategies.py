@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from progressive_upsampling.core.train.config import TrainConfig
-from progressive_upsampling.core.train.strategies import EARLIER, STRATEGIES, crop_at, phases_of
+from progressive_upsampling.core.train.discriminators import DiscriminatorConfig, build_discriminator
+from progressive_upsampling.core.train.strategies import CROP_STEP, EARLIER, STRATEGIES, crop_at, phases_of
 
 COMMON = {"stages": 3, "steps": 100, "weights": 2}
 
@@ -46,9 +49,31 @@ def test_a_discriminator_comes_after_the_pixels(pixel, expected):
     assert [phase.adversarial for phase in phases] == [False] * (pixel > 0) + [True] * (pixel < 1)
 
 
+@pytest.mark.parametrize("earlier", list(EARLIER))
+def test_a_discriminator_changes_nothing_of_what_earlier_stages_do(earlier):
+    settings = COMMON | {"weights": 3, "earlier": earlier}
+    plain = phases_of("progressive", **settings)
+    *pixels, last = phases_of("progressive", adversarial=True, pixel=0.5, **settings)
+    assert [phase.rates for phase in pixels] == [phase.rates for phase in plain]
+    assert last.rates == plain[-1].rates and (last.stages, last.crop, last.adversarial) == (3, 24, True)
+
+
+def test_a_discriminator_from_the_start_takes_part_in_every_phase():
+    settings = COMMON | {"weights": 3, "earlier": "frozen"}
+    plain = phases_of("progressive", **settings)
+    judged = phases_of("progressive", adversarial=True, pixel=0.0, **settings)
+    assert judged == tuple(replace(phase, adversarial=True) for phase in plain)
+
+
 def test_crops_shrink_so_that_results_grow_by_the_root_of_two():
     assert [crop_at(48, stages) for stages in (1, 2, 3, 4)] == [48, 32, 24, 16]
     assert crop_at(8, 5) == 8
+
+
+@pytest.mark.parametrize(("stages", "crop"), [(1, 24), (2, 40), (3, 48)])  # as the help of Training Losses says
+def test_the_smallest_crops_for_patches_are_those_told(stages, crop):
+    smallest = build_discriminator(DiscriminatorConfig("patch", width=1)).smallest
+    assert 2 * crop_at(crop - CROP_STEP, stages) < smallest <= 2 * crop_at(crop, stages)
 
 
 @pytest.mark.parametrize(
