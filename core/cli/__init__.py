@@ -213,7 +213,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--init",
         metavar="NAME|FILE",
-        help="the model to start from, whose shape takes the place of the config's, or 'birth' (default: the config's)",
+        help="the model to start from, whose shape takes the place of the config's, or 'birth' (default: the "
+        "config's); of no effect on a run that goes on",
     )
     parser.add_argument(
         "--vgg", metavar="FILE", help="VGG19's weights for a perceptual loss (see `vgg`; default: random, said so)"

@@ -245,7 +245,8 @@ class Trainer:
     def _begin_folder(self) -> History:
         self.out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.out)
-        write_whole(self.out / CONFIG, (json.dumps(to_dict(self.config), indent=2) + "\n").encode())
+        if self.saved is None or not (self.out / CONFIG).exists():  # where the run started from, only its start knows
+            write_whole(self.out / CONFIG, (json.dumps(to_dict(self.config), indent=2) + "\n").encode())
         return History(self.out / HISTORY, self.step)
 
     def _steps(self, history: History | None) -> None:
