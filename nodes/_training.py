@@ -11,7 +11,8 @@ from comfy_api.latest import io
 from ..core.train.adversarial import AdversarialConfig
 from ..core.train.config import LossConfig
 from ..core.train.data_config import DataConfig
-from ..core.train.pictures import PictureBatch, PictureFolder, Pictures, split
+from ..core.train.picture_sets import open_pictures
+from ..core.train.pictures import PictureBatch, Pictures
 from ._inputs import CATEGORY
 
 TRAINING = f"{CATEGORY}/training"
@@ -44,20 +45,16 @@ class TrainingPictures:
         Opened anew each time, so that decoded pictures are given back with the run that they were decoded for.
 
         Raises:
-            ValueError: no readable picture; names the input.
+            ValueError: no readable picture, or none to train on; names the input.
         """
-        pictures = self.source if isinstance(self.source, PictureBatch) else self._folder(self.source, "folder")
-        if self.validation is not None:
-            return pictures, self._folder(self.validation, "validation_folder")
-        if self.share > 0 and len(pictures) > 1:
-            return split(pictures, self.share, SPLIT_SEED)
-        return pictures, None
-
-    def _folder(self, path: Path, argument: str) -> PictureFolder:
-        try:
-            return PictureFolder(path, self.config.memory)
-        except ValueError as error:
-            raise ValueError(f"{argument}: {str(error).removeprefix('data: ')}") from None
+        return open_pictures(
+            self.source,
+            self.validation,
+            share=self.share,
+            seed=SPLIT_SEED,
+            memory=self.config.memory,
+            arguments=("folder", "validation_folder"),
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ..core.checks import check_choice
 from ..core.layout import from_bhwc
 from ..core.picture_format import READABLE
 from ..core.train.data_config import DEGRADATIONS, DataConfig
-from ..core.train.pictures import PictureBatch, Pictures
+from ..core.train.pictures import PictureBatch, Pictures, Subset
 from . import _models as models
 from . import _runtime as runtime
 from ._training import TRAINING, Data, TrainingPictures
@@ -169,6 +169,8 @@ def report(training: Pictures, validation: Pictures | None) -> str:
         lines.append("none to validate with")
     else:
         lines.append(f"{len(validation)} to validate with, {_sides(validation)}")
+    if isinstance(training, Subset) and not isinstance(validation, Subset):
+        lines.append(f"{len(training.pictures) - len(training)} in both folders, not trained on")
     skipped = [*training.skipped, *(validation.skipped if validation is not None else [])]
     skipped = list(dict.fromkeys(skipped))  # of a split, both sides name those of the whole
     if skipped:

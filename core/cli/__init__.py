@@ -207,7 +207,9 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="pictures to train on, searched at all levels")
     parser.add_argument(
-        "--val", metavar="DIR", help="pictures to measure on (default: the part of --data that the config says)"
+        "--val",
+        metavar="DIR",
+        help="pictures to measure on, left out of --data (default: the part of --data that the config says)",
     )
     parser.add_argument("--out", default="run", metavar="RUN", help="folder of the run (default: run)")
     parser.add_argument(

@@ -29,7 +29,8 @@ from .history import History, read_history
 from .learner import Learner, check_rates
 from .objective import Objective
 from .phase import PhaseConfig
-from .pictures import PictureFolder, Pictures, split
+from .picture_sets import open_pictures
+from .pictures import Pictures
 from .run_folder import BEST, CONFIG, HISTORY, LAST, STATE, sheet_path, write_curves
 from .setup import learning, loss_scaler, training_dtype
 from .showcase import Showcase
@@ -53,7 +54,8 @@ class Trainer:
         config: of the run.
         data: training pictures, or the folder that they are in.
         out: folder of the run, made if it is not there.
-        val: validation pictures or their folder; None holds back `config.data.validation` of the training pictures.
+        val: validation pictures or their folder, which are not trained on; None holds back `config.data.validation` of
+            the training pictures.
         init: the model to start from, which is left as it is; None starts at birth.
         device: where to train.
         vgg: file of VGG19's weights for the perceptual term, see `vgg`; None takes random ones, labelled so.
@@ -96,7 +98,8 @@ class Trainer:
         self.about, self.world = about or About(), world or World()
         self.device, self.task, self.distance = torch.device(device), task_of(config), distance
         self.dtype = training_dtype(config.dtype, self.device)
-        pictures, self.validation = _pictures(config, data, val)
+        share, memory = config.data.validation, config.data.memory
+        pictures, self.validation = open_pictures(data, val, share=share, seed=config.seed, memory=memory)
         self.sampler = CropSampler(pictures, config.seed, config.data)
         for number, phase in enumerate(config.phases, 1):  # now, and not hours later, when the phase begins
             self._check(number, phase)
@@ -377,19 +380,3 @@ class Trainer:
             log.warning("data: the pictures are not those that the run was started with")
         self.counters.data = data
         self.about = self.about.completed(known)
-
-
-def _pictures(
-    config: TrainConfig, data: Pictures | str | Path, val: Pictures | str | Path | None
-) -> tuple[Pictures, Pictures | None]:
-    """The training and the validation pictures."""
-    pictures = _opened(data, config)
-    if val is not None:
-        return pictures, _opened(val, config)
-    if config.data.validation > 0:
-        return split(pictures, config.data.validation, config.seed)
-    return pictures, None
-
-
-def _opened(source: Pictures | str | Path, config: TrainConfig) -> Pictures:
-    return PictureFolder(source, config.data.memory) if isinstance(source, (str, Path)) else source

@@ -76,6 +76,7 @@ class PictureFolder:
     Args:
         folder: searched through all levels.
         memory: bytes of decoded pictures to keep; what does not fit is decoded at each use.
+        argument: what messages call the folder.
 
     Attributes:
         root: the folder.
@@ -88,10 +89,10 @@ class PictureFolder:
         ValueError: no folder, or no readable picture in it.
     """
 
-    def __init__(self, folder: str | Path, memory: int) -> None:
-        self.root = Path(folder)
+    def __init__(self, folder: str | Path, memory: int, argument: str = "data") -> None:
+        self.root, self._argument = Path(folder), argument
         if not self.root.is_dir():
-            raise ValueError(f"data: expected a folder, got {self.root}")
+            raise ValueError(f"{argument}: expected a folder, got {self.root}")
         self.paths: list[Path] = []
         self.sizes: list[tuple[int, int]] = []
         self.skipped: list[str] = []
@@ -102,7 +103,7 @@ class PictureFolder:
                 self.sizes.append(size)
         if not self.paths:
             found = f"none readable under {self.root}"
-            raise ValueError(f"data: expected pictures ({', '.join(READABLE)}), found {found}")
+            raise ValueError(f"{argument}: expected pictures ({', '.join(READABLE)}), found {found}")
         self.names = [path.relative_to(self.root).as_posix() for path in self.paths]
         self._memory = memory
         self._kept: dict[int, NDArray[np.uint8]] = {}
@@ -168,7 +169,7 @@ class PictureFolder:
 
     def _skip(self, reason: str) -> None:
         self.skipped.append(reason)
-        log.warning("data: skipping %s", reason)
+        log.warning("%s: skipping %s", self._argument, reason)
 
 
 class PictureBatch:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,12 @@ def photos(tmp_path):
         image = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
         write_picture(folder / f"{number}.png", image)
     return folder
+
+
+@pytest.fixture
+def held(photos: Path) -> Path:
+    """The same pictures in a folder of their own, to validate with."""
+    return Path(shutil.copytree(photos, photos.with_name("held")))
 
 
 @pytest.fixture

@@ -38,9 +38,9 @@ def test_denormal_numbers_are_zero_before_anything_is_computed(run, photos, tmp_
     assert halves == [0.0] and (torch.tensor(smallest) / 2).item() > 0
 
 
-def test_a_run_is_trained_and_said_so(run, config, photos, tmp_path):
+def test_a_run_is_trained_and_said_so(run, config, photos, held, tmp_path):
     out = tmp_path / "run"
-    status, text, _ = run("train", "--config", config, "--data", photos, "--val", photos, "--out", out)
+    status, text, _ = run("train", "--config", config, "--data", photos, "--val", held, "--out", out)
     assert status == 0 and "5 steps" in text and str(out / "last.safetensors") in text and "best" in text
     assert read_config(out / "config.json") == read_config(config)
     provenance = Chain.from_pretrained(out / "last.safetensors").provenance

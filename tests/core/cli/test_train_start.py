@@ -78,8 +78,10 @@ def test_a_run_with_a_state_goes_on_without_the_file_that_it_started_from(run, p
     assert (status, err) == (0, "") and same(other, Path("run/state.safetensors")) and first.read_bytes() == written
 
 
-def test_models_and_state_tell_the_name_of_the_file_that_a_run_started_from_and_no_path(run, photos, tmp_path, started):
-    assert run("train", *started["option"], "--data", photos, "--val", photos, "--out", "run")[0] == 0
+def test_models_and_state_tell_the_name_of_the_file_that_they_came_from_and_no_path(
+    run, photos, held, tmp_path, started
+):
+    assert run("train", *started["option"], "--data", photos, "--val", held, "--out", "run")[0] == 0
     assert read_config("run/config.json").init == str(tmp_path / "mine/default.safetensors")
     for name in ("last", "best", "state"):
         made = read_checkpoint(f"run/{name}.safetensors")

@@ -47,7 +47,7 @@ def none(*_: torch.Tensor) -> dict[str, torch.Tensor]:
     return {}
 
 
-def test_a_denoiser_is_trained_stopped_and_loaded(photos, tmp_path):
+def test_a_denoiser_is_trained_stopped_and_loaded(photos, held, tmp_path):
     class Stop(Exception):
         pass
 
@@ -55,10 +55,10 @@ def test_a_denoiser_is_trained_stopped_and_loaded(photos, tmp_path):
         if done == 2:
             raise Stop
 
-    Trainer(config(), photos, tmp_path / "a", val=photos).run()
+    Trainer(config(), photos, tmp_path / "a", val=held).run()
     with pytest.raises(Stop):
-        Trainer(config(), photos, tmp_path / "b", val=photos, on_step=stop).run()
-    Trainer(config(), photos, tmp_path / "b", val=photos).run(resume=True)
+        Trainer(config(), photos, tmp_path / "b", val=held, on_step=stop).run()
+    Trainer(config(), photos, tmp_path / "b", val=held).run(resume=True)
     for name in (LAST, BEST, STATE):
         a, b = (read_checkpoint(tmp_path / run / name).tensors for run in "ab")
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
@@ -68,10 +68,10 @@ def test_a_denoiser_is_trained_stopped_and_loaded(photos, tmp_path):
     assert read_checkpoint(tmp_path / "a" / LAST).provenance["description"].startswith("denoiser trained for 4 steps")
 
 
-def test_it_learns_to_take_noise_out(photos, tmp_path):
+def test_it_learns_to_take_noise_out(photos, held, tmp_path):
     phase = PhaseConfig(stages=1, steps=80, crop=24, batch=4, learning_rate=0.1, warmup=0)
     run = config(phases=(phase,), optimizer="muon", validate_every=80, ema=0.9)
-    Trainer(run, photos, tmp_path / "run", val=photos).run()
+    Trainer(run, photos, tmp_path / "run", val=held).run()
     task, newborn = DenoiserTask(SMALL), DenoiserTask(SMALL).build()
     pictures = PictureFolder(photos, memory=2**20)
     before = validate(lambda image: task.outputs(newborn, image, 1, "fp32"), pictures, (1,))["x1"]

@@ -1,0 +1,63 @@
+"""The pictures of a run: what is trained on, and what is held out of it to validate with."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from .pictures import PictureFolder, Pictures, Subset, split
+
+log = logging.getLogger(__name__)
+
+
+def open_pictures(
+    data: Pictures | str | Path,
+    val: Pictures | str | Path | None,
+    *,
+    share: float,
+    seed: int,
+    memory: int,
+    arguments: tuple[str, str] = ("data", "val"),
+) -> tuple[Pictures, Pictures | None]:
+    """Training pictures, and validation pictures if there are any; of two folders none is in both.
+
+    Args:
+        data: training pictures, or the folder that they are in.
+        val: validation pictures, or their folder. What of the training folder is in it, too, also by a link, is not
+            trained on. None holds back a share of the training pictures.
+        share: that part, 0 up to below 1. A single picture is never held back.
+        seed: of the split.
+        memory: bytes of decoded pictures to keep.
+        arguments: what messages call `data` and `val`.
+
+    Raises:
+        ValueError: no readable picture in one of them, or none to train on that is not in both.
+    """
+    pictures = _opened(data, memory, arguments[0])
+    if val is not None:
+        validation = _opened(val, memory, arguments[1])
+        if isinstance(pictures, PictureFolder) and isinstance(validation, PictureFolder):
+            return _without(pictures, validation, arguments), validation
+        return pictures, validation
+    if share > 0 and len(pictures) < 2:
+        log.warning("%s: a single picture is not held back: there is no validation", arguments[0])
+    elif share > 0:
+        return split(pictures, share, seed)
+    return pictures, None
+
+
+def _opened(source: Pictures | str | Path, memory: int, argument: str) -> Pictures:
+    return PictureFolder(source, memory, argument) if isinstance(source, (str, Path)) else source
+
+
+def _without(pictures: PictureFolder, others: PictureFolder, arguments: tuple[str, str]) -> Pictures:
+    data, val = arguments
+    taken = {os.path.realpath(path) for path in others.paths}
+    kept = [index for index, path in enumerate(pictures.paths) if os.path.realpath(path) not in taken]
+    if not kept:
+        raise ValueError(f"{data}: expected pictures that are not in {val}, got {len(pictures)} that are")
+    if len(kept) == len(pictures):
+        return pictures
+    log.warning("%s: %d pictures are not trained on, as they are in %s", data, len(pictures) - len(kept), val)
+    return Subset(pictures, kept)
