@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..core.checks import check_choice
 from ..core.layout import from_bhwc
-from ..core.picture_format import READABLE
 from ..core.train.data_config import DEGRADATIONS, DataConfig
+from ..core.train.picture_files import picture_files
 from ..core.train.pictures import PictureBatch, Pictures, Subset
 from . import _models as models
 from . import _runtime as runtime
@@ -156,9 +156,8 @@ def content(folder: str, argument: str) -> str:
     if not folder.strip():
         return ""
     digest = hashlib.sha256()
-    for path in sorted(runtime.input_folder(folder, argument).rglob("*")):
-        if path.suffix.lower() in READABLE and path.is_file():
-            digest.update(repr(models.fingerprint(os.fspath(path))).encode())
+    for path in picture_files(runtime.input_folder(folder, argument)):
+        digest.update(repr(models.fingerprint(os.fspath(path))).encode())
     return digest.hexdigest()
 
 

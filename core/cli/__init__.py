@@ -205,7 +205,12 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="NAME",
         help=f"a run that comes with the package: {_recipes()} (default: fidelity; with --resume, the run's)",
     )
-    parser.add_argument("--data", required=True, metavar="DIR", help="pictures to train on, searched at all levels")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="pictures to train on, searched at all levels; curves and samples of runs are left out",
+    )
     parser.add_argument(
         "--val",
         metavar="DIR",

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..checks import check_image, check_integer, check_number
 from ..picture_format import READABLE
 from ..pictures import PictureError, PictureWarning, read_picture
+from .picture_files import picture_files
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class PictureFolder:
     """The pictures under a folder, decoded once and kept as bytes. May be read by several threads.
 
     Args:
-        folder: searched through all levels.
+        folder: searched through all levels, see `picture_files`.
         memory: bytes of decoded pictures to keep; what does not fit is decoded at each use.
         argument: what messages call the folder.
 
@@ -96,7 +97,7 @@ class PictureFolder:
         self.paths: list[Path] = []
         self.sizes: list[tuple[int, int]] = []
         self.skipped: list[str] = []
-        for path in sorted(p for p in self.root.rglob("*") if p.suffix.lower() in READABLE and p.is_file()):
+        for path in picture_files(self.root):
             size = self._size_of(path)
             if size is not None:
                 self.paths.append(path)

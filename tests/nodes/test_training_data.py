@@ -151,6 +151,9 @@ def test_pictures_are_read_again_when_one_has_changed(tmp_path: Path, argument: 
     assert changed()
     (folder / "notes.txt").write_text("of no interest")
     assert not changed()
+    for name in ("config.json", "history.jsonl", "curves.png"):  # a run in the folder, which Train has begun since
+        (folder / name).write_text("{}")
+    assert not changed()
     missing = fingerprint(**{argument: str(folder / "nowhere")})
     assert missing != fingerprint(**{argument: str(folder / "nowhere")})  # never taken as unchanged
 
