@@ -39,8 +39,11 @@ class TrainingPictures:
     share: float = 0.0
     config: DataConfig = field(default_factory=DataConfig)
 
-    def open(self) -> tuple[Pictures, Pictures | None]:
+    def open(self, side: int = 0) -> tuple[Pictures, Pictures | None]:
         """Training pictures, and validation pictures if there are any.
+
+        Args:
+            side: pixels that the short side of a picture must have to be held back.
 
         Opened anew each time, so that decoded pictures are given back with the run that they were decoded for.
 
@@ -53,7 +56,8 @@ class TrainingPictures:
             share=self.share,
             seed=SPLIT_SEED,
             memory=self.config.memory,
-            arguments=("folder", "validation_folder"),
+            side=side,
+            arguments=("images" if isinstance(self.source, PictureBatch) else "folder", "validation_folder"),
         )
 
 

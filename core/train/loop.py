@@ -29,7 +29,7 @@ from .history import History, read_history
 from .learner import Learner, check_rates
 from .objective import Objective
 from .phase import PhaseConfig
-from .picture_sets import open_pictures
+from .picture_sets import open_pictures, whole_side
 from .pictures import Pictures
 from .run_folder import BEST, CONFIG, HISTORY, LAST, STATE, sheet_path, write_curves
 from .setup import learning, loss_scaler, training_dtype
@@ -37,7 +37,7 @@ from .showcase import Showcase
 from .state import Counters, read_state, remove_leftovers, restore, save_state
 from .step import Stepper
 from .task import Model, check_fits, task_of, trainable
-from .validate import FEWEST, FEWEST_PD, large_enough, score, validate
+from .validate import fewest_pixels, large_enough, score, validate
 
 MAX_BAD_STEPS = 10
 
@@ -98,8 +98,8 @@ class Trainer:
         self.about, self.world = about or About(), world or World()
         self.device, self.task, self.distance = torch.device(device), task_of(config), distance
         self.dtype = training_dtype(config.dtype, self.device)
-        share, memory = config.data.validation, config.data.memory
-        pictures, self.validation = open_pictures(data, val, share=share, seed=config.seed, memory=memory)
+        share, memory, side = config.data.validation, config.data.memory, whole_side(config, pd=distance is not None)
+        pictures, self.validation = open_pictures(data, val, share=share, seed=config.seed, memory=memory, side=side)
         self.sampler = CropSampler(pictures, config.seed, config.data)
         for number, phase in enumerate(config.phases, 1):  # now, and not hours later, when the phase begins
             self._check(number, phase)
@@ -239,7 +239,7 @@ class Trainer:
         factors = self.task.factors(phase.stages)
         self.sampler.fitting(factors[-1], phase.crop)
         if self.validation is not None:
-            large_enough(self.validation, factors[-1], FEWEST_PD if self.distance else FEWEST)
+            large_enough(self.validation, factors[-1], fewest_pixels(factors, pd=self.distance is not None))
         shares = self.world.size * phase.accumulate
         if phase.batch < shares:
             told = f"{self.world.size} processes with {phase.accumulate} parts each"

@@ -6,7 +6,11 @@ import logging
 import os
 from pathlib import Path
 
+from .config import TrainConfig
+from .data import MARGIN
 from .pictures import PictureFolder, Pictures, Subset, split
+from .task import task_of
+from .validate import fewest_pixels
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +22,7 @@ def open_pictures(
     share: float,
     seed: int,
     memory: int,
+    side: int = 0,
     arguments: tuple[str, str] = ("data", "val"),
 ) -> tuple[Pictures, Pictures | None]:
     """Training pictures, and validation pictures if there are any; of two folders none is in both.
@@ -26,9 +31,11 @@ def open_pictures(
         data: training pictures, or the folder that they are in.
         val: validation pictures, or their folder. What of the training folder is in it, too, also by a link, is not
             trained on. None holds back a share of the training pictures.
-        share: that part, 0 up to below 1. A single picture is never held back.
+        share: that part, 0 up to below 1.
         seed: of the split.
         memory: bytes of decoded pictures to keep.
+        side: pixels that the short side of a picture must have to be held back, see `whole_side`. The only such
+            picture is trained on.
         arguments: what messages call `data` and `val`.
 
     Raises:
@@ -40,11 +47,27 @@ def open_pictures(
         if isinstance(pictures, PictureFolder) and isinstance(validation, PictureFolder):
             return _without(pictures, validation, arguments), validation
         return pictures, validation
-    if share > 0 and len(pictures) < 2:
-        log.warning("%s: a single picture is not held back: there is no validation", arguments[0])
-    elif share > 0:
-        return split(pictures, share, seed)
+    large = sum(min(size) >= side for size in pictures.sizes)
+    if share > 0 and large > 1:
+        return split(pictures, share, seed, side)
+    if share > 0:
+        wanted = f"2 pictures of at least {side}x{side} px" if side else "2 pictures"
+        log.warning("%s: there is no validation, as it takes %s to hold one back, got %d", arguments[0], wanted, large)
     return pictures, None
+
+
+def whole_side(config: TrainConfig, pd: bool) -> int:
+    """Pixels that the short side of a picture must have, so that every phase can cut crops from it and measure it.
+
+    Args:
+        config: of the run.
+        pd: whether PD-squeeze is measured.
+    """
+    task, sides = task_of(config), []
+    for phase in config.phases:
+        factors = task.factors(phase.stages)
+        sides.append(factors[-1] * max(phase.crop + 2 * MARGIN, fewest_pixels(factors, pd)))
+    return max(sides)
 
 
 def _opened(source: Pictures | str | Path, memory: int, argument: str) -> Pictures:

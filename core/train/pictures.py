@@ -265,33 +265,37 @@ class Subset:
         return _digest(f"{self.pictures.fingerprint} {self.indices}")
 
 
-def split(pictures: Pictures, share: float, seed: int) -> tuple[Subset, Subset]:
+def split(pictures: Pictures, share: float, seed: int, side: int = 0) -> tuple[Subset, Subset]:
     """Splits pictures in two, by picture.
 
     Each goes where a hash of its name and the seed says, so that it stays on its side when others come or go. The
     share is met on average; at least one picture is on either side, which may be one that the hash had elsewhere.
+    Small pictures are all trained on, and do not count.
 
     Args:
-        pictures: at least two.
+        pictures: at least two that are not small.
         share: part of them to be held out for validation, above 0 and below 1.
         seed: of the split.
+        side: pixels that the short side of a picture must have, so that it is not small.
 
     Returns:
         (for training, for validation).
 
     Raises:
-        TypeError, ValueError: a bad share or seed; fewer than two pictures.
+        TypeError, ValueError: a bad share or seed; fewer than two pictures that are not small.
     """
     check_number(share, "share", above=0)
     if share >= 1:
         raise ValueError(f"share: expected a number above 0 and below 1, got {share:g}")
     check_integer(seed, "seed")
-    if len(pictures) < 2:
-        raise ValueError(f"pictures: expected at least 2, to hold one out for validation, got {len(pictures)}")
-    places = [int(_digest(f"{seed} {name}"), 16) / 2**64 for name in pictures.names]
-    order = sorted(range(len(pictures)), key=places.__getitem__)
-    held = min(max(sum(place < share for place in places), 1), len(pictures) - 1)
-    return Subset(pictures, sorted(order[held:])), Subset(pictures, sorted(order[:held]))
+    large = [index for index, size in enumerate(pictures.sizes) if min(size) >= side]
+    if len(large) < 2:
+        wanted = f"at least 2 of {side}x{side} px or more" if side else "at least 2"
+        raise ValueError(f"pictures: expected {wanted}, to hold one out for validation, got {len(large)}")
+    places = {index: int(_digest(f"{seed} {pictures.names[index]}"), 16) / 2**64 for index in large}
+    held = min(max(sum(place < share for place in places.values()), 1), len(large) - 1)
+    chosen = set(sorted(large, key=places.__getitem__)[:held])
+    return Subset(pictures, [i for i in range(len(pictures)) if i not in chosen]), Subset(pictures, sorted(chosen))
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:

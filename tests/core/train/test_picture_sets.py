@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from progressive_upsampling.core.train.data_config import DataConfig
 from progressive_upsampling.core.train.loop import Trainer
 from progressive_upsampling.core.train.picture_sets import open_pictures
 from progressive_upsampling.core.train.pictures import PictureFolder, Pictures
@@ -60,7 +61,21 @@ def test_a_trainer_never_sees_them(photos, inner, tmp_path):
 def test_a_single_picture_is_trained_on_without_validation_and_that_is_said(tmp_path, caplog):
     save(tmp_path / "one" / "a.png", noise_picture(80, 80))
     training, validation = opened(tmp_path / "one", share=0.5)
-    assert len(training) == 1 and validation is None and "there is no validation" in caplog.text
+    assert len(training) == 1 and validation is None
+    assert caplog.messages == ["data: there is no validation, as it takes 2 pictures to hold one back, got 1"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_holds_back_pictures_that_every_phase_can_use(tmp_path, seed, caplog):
+    for number in range(6):
+        save(tmp_path / "data" / f"small{number}.png", noise_picture(63, 90))
+    save(tmp_path / "data" / "a.png", noise_picture(64, 64))
+    config = tiny_config(seed=seed, data=DataConfig(validation=0.5))
+    assert Trainer(config, tmp_path / "data", tmp_path / "run").validation is None
+    assert "as it takes 2 pictures of at least 64x64 px to hold one back, got 1" in caplog.text
+    save(tmp_path / "data" / "b.png", noise_picture(64, 64))
+    validation = Trainer(config, tmp_path / "data", tmp_path / "run").validation
+    assert validation is not None and len(validation) == 1 and validation.names[0] in ("a.png", "b.png")
 
 
 @pytest.mark.parametrize("argument", ["data", "val"])

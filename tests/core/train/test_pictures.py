@@ -206,6 +206,16 @@ def test_pictures_stay_on_their_side_when_others_are_added(tmp_path):
         assert set(old.names) < set(new.names)
 
 
+def test_small_pictures_are_all_trained_on_and_change_nothing_for_the_others(tmp_path):
+    before = split(many(tmp_path, 9), 0.4, 1)[1].names
+    for number in range(20):
+        save(tmp_path / f"small{number}.png", noise_picture(7, 90))
+    training, validation = split(folder(tmp_path), 0.4, 1, side=8)
+    assert validation.names == before and len(training) == 29 - len(before)
+    with pytest.raises(ValueError, match=r"pictures: expected at least 2 of 9x9 px or more, .*got 0"):
+        split(folder(tmp_path), 0.4, 1, side=9)
+
+
 @pytest.mark.parametrize("share", [1e-6, 1 - 1e-6])
 def test_both_sides_of_a_split_have_a_picture(tmp_path, share):
     pictures = many(tmp_path, 2)
