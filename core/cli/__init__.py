@@ -209,7 +209,7 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--data",
         required=True,
         metavar="DIR",
-        help="pictures to train on, searched at all levels; curves and samples of runs are left out",
+        help="pictures to train on, searched at all levels and through links; curves and samples of runs are left out",
     )
     parser.add_argument(
         "--val",

@@ -151,6 +151,8 @@ def test_pictures_are_read_again_when_one_has_changed(tmp_path: Path, argument: 
     assert changed()
     (folder / "notes.txt").write_text("of no interest")
     assert not changed()
+    (folder / "link").symlink_to(fill(tmp_path.with_name(f"{tmp_path.name}_more"), 1))
+    assert changed()
     for name in ("config.json", "history.jsonl", "curves.png"):  # a run in the folder, which Train has begun since
         (folder / name).write_text("{}")
     assert not changed()
