@@ -116,7 +116,8 @@ class Trainer:
         shown = pictures if self.validation is None else self.validation
         self.showcase = Showcase(self.task, shown, before, config.dtype)
         self._scaler = scaler
-        self.counters = Counters(data=pictures.fingerprint)
+        held = "" if self.validation is None else self.validation.fingerprint
+        self.counters = Counters(data=pictures.fingerprint, validation=held)
         self.saved: int | None = None
         self._whole = True  # whether the weights are those of `counters.step` steps, and the history has them all
 
@@ -352,6 +353,16 @@ class Trainer:
     def _learners(self) -> list[Learner]:
         return [self.stepper.learner, *self.objective.learners()]
 
+    def _take_validation(self, held: str) -> None:
+        """Forgets the best model where the rest of the run is measured on other pictures than it was."""
+        known = self.counters
+        if not held or self.step == self.config.steps:
+            return
+        if known.validation not in ("", held):
+            log.warning("val: the pictures are not those that the run was measured on: the best model is chosen anew")
+            known.best, known.best_stages, known.best_step = None, 0, 0
+        known.validation = held
+
     def _save(self) -> None:
         if self.world.first:
             if self._scaler.is_enabled():
@@ -363,7 +374,7 @@ class Trainer:
         self.saved = self.step
 
     def _load(self) -> None:
-        data = self.counters.data
+        data, held = self.counters.data, self.counters.validation
         self.counters, checkpoint = read_state(self.out / STATE, self.config)
         known = checkpoint.provenance
         if self.step < self.config.steps:
@@ -379,4 +390,5 @@ class Trainer:
         if self.counters.data not in ("", data):
             log.warning("data: the pictures are not those that the run was started with")
         self.counters.data = data
+        self._take_validation(held)
         self.about = self.about.completed(known)

@@ -36,6 +36,7 @@ class Counters:
         data: fingerprint of the training pictures.
         loss_scale: what losses are multiplied by in float16, 0 in other formats.
         loss_scale_steps: since it was changed last.
+        validation: fingerprint of the pictures that `best` was measured on; empty where there were none.
     """
 
     step: int = 0
@@ -48,6 +49,7 @@ class Counters:
     data: str = ""
     loss_scale: float = 0.0
     loss_scale_steps: int = 0
+    validation: str = ""
 
 
 def save_state(

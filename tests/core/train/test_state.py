@@ -70,7 +70,7 @@ def save(path: Path, parts: list[Learner], ema: EMA[Chain], counters: Counters |
 
 
 def test_a_state_comes_back_to_the_bit(tmp_path):
-    counters = Counters(3, 0, 2, 1, 30.25, 2, 1.5, "abc", 1024.0, 7)
+    counters = Counters(3, 0, 2, 1, 30.25, 2, 1.5, "abc", 1024.0, 7, "def")
     parts, ema = trained()
     save(tmp_path / "s.safetensors", parts, ema, counters)
     other_parts, other_ema = trained(seed=1)
