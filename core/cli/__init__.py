@@ -224,10 +224,12 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         "config's); of no effect on a run that goes on",
     )
     parser.add_argument(
-        "--vgg", metavar="FILE", help="VGG19's weights for a perceptual loss (see `vgg`; default: random, said so)"
+        "--vgg",
+        metavar="FILE",
+        help="VGG19's weights for the perceptual loss of a run that has one (see `vgg`; default: random, said so)",
     )
     parser.add_argument(
-        "--squeezenet", metavar="FILE", help="SqueezeNet's weights (see `squeezenet`) to measure PD-squeeze by"
+        "--squeezenet", metavar="FILE", help="SqueezeNet's weights (see `squeezenet`) to validate by PD-squeeze, too"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps in all; every phase is scaled alike")
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same run (default: the config's)")

@@ -71,11 +71,14 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     config, init = _gone_on(config, out) if begun else _started(config, args.init)
     if args.steps is not None:
         config = config.scaled(args.steps)
+    _check_vgg(args.vgg, config)
     command = None if recipe is None else _command(args)
     told = {"licence": args.licence, "data_licence": args.data_licence, "command": command}
     about = About(**_given(recipe=recipe, init=Path(config.init).stem or None, **told))
     with joined(pick_device(args.device)) as (world, device):
         console = console if world.first else console.silent()
+        trunk = None if args.squeezenet is None else load_squeezenet(args.squeezenet)
+        distance = None if trunk is None else PerceptualDistance(trunk).to(device)
         with _warnings_to(console):
             trainer = Trainer(
                 config,
@@ -85,10 +88,12 @@ def _run(args: argparse.Namespace, console: Console) -> int:
                 init=init,
                 device=device,
                 vgg=args.vgg,
-                distance=args.squeezenet and PerceptualDistance(load_squeezenet(args.squeezenet)).to(device),
+                distance=distance,
                 about=about,
                 world=world,
             )
+            if distance is not None and trainer.validation is None:
+                raise ValueError("--squeezenet: expected pictures to validate with, which it would measure, got none")
             if args.dry_run:
                 lines = plan(trainer)
                 if world.first:
@@ -109,6 +114,12 @@ def load_init(name_or_path: str) -> Model:
     if kind == "denoiser":
         return load_denoiser(path)
     return load_upsampler(path) if kind == "upsampler" else Chain.from_pretrained(path)
+
+
+def _check_vgg(path: str | None, config: TrainConfig) -> None:
+    """Refuses a file that the run would not even read."""
+    if path is not None and not config.loss.perceptual:
+        raise ValueError(f"--vgg: expected a run with loss.perceptual above 0, which alone needs it, got {path} and 0")
 
 
 def _train(trainer: Trainer, args: argparse.Namespace, console: Console) -> None:

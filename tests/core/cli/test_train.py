@@ -15,6 +15,7 @@ from progressive_upsampling.core.cli.console import Console
 from progressive_upsampling.core.cli.train_plan import duration
 from progressive_upsampling.core.cli.train_report import Report
 from progressive_upsampling.core.pictures import write_picture
+from progressive_upsampling.core.squeezenet import SqueezeNet
 from progressive_upsampling.core.train import task
 from progressive_upsampling.core.train.config import PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.history import read_history
@@ -155,7 +156,9 @@ def test_a_second_signal_does_not_wait_for_the_step(run, config, photos, tmp_pat
         (["--seed", "-1"], "seed: expected"),
         (["--threads", "0"], "--threads: expected"),
         (["--device", "abacus"], "--device: "),
-        (["--val", "missing"], "expected a folder"),
+        (["--val", "missing"], "val: expected a folder"),
+        (["--vgg", "missing.safetensors"], "--vgg: expected a run with loss.perceptual above 0"),
+        (["--squeezenet", "missing.safetensors"], "missing.safetensors: no such file"),
     ],
 )
 def test_a_bad_option_is_one_line_and_leaves_nothing(run, config, photos, tmp_path, monkeypatch, options, said):
@@ -166,6 +169,25 @@ def test_a_bad_option_is_one_line_and_leaves_nothing(run, config, photos, tmp_pa
     status, out, err = run("train", *chosen, "--data", photos, *options)
     assert status == 1 and out == "" and err.count("\n") == 1 and said in err
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_to_validate_by_are_refused_where_there_is_nothing_to_validate_with(
+    run, config, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "load_squeezenet", lambda path: SqueezeNet())
+    options = ["--data", photos, "--squeezenet", "some.safetensors", "--out", tmp_path / "run"]
+    status, _, err = run("train", "--config", config, *options)
+    assert status == 1 and "--squeezenet: expected pictures to validate with" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_picture_is_trained_on_with_a_word_about_it(run, config, photos, tmp_path):
+    (photos / "1.png").unlink()
+    settings = json.loads(config.read_text())
+    settings["data"]["validation"] = 0.5
+    config.write_text(json.dumps(settings))
+    status, _, err = run("train", "--config", config, "--data", photos, "--steps", "2", "--out", tmp_path / "run")
+    assert status == 0 and "there is no validation" in err and "got 1" in err
 
 
 @pytest.mark.parametrize("options", [[], ["--config", "a.json", "--recipe", "chain", "--data", "x"], ["--data"]])
