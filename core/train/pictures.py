@@ -82,7 +82,7 @@ class PictureFolder:
     Attributes:
         root: the folder.
         paths: the pictures, sorted.
-        names: the same, relative to the folder.
+        names: the same, relative to the folder; bytes that are no text are written as such.
         sizes: (height, width) of each, as its header says.
         skipped: for each file left out, its path and the reason.
 
@@ -105,7 +105,7 @@ class PictureFolder:
         if not self.paths:
             found = f"none readable under {self.root}"
             raise ValueError(f"{argument}: expected pictures ({', '.join(READABLE)}), found {found}")
-        self.names = [path.relative_to(self.root).as_posix() for path in self.paths]
+        self.names = [_printable(path.relative_to(self.root).as_posix()) for path in self.paths]
         self._memory = memory
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._damaged: dict[int, PictureError] = {}
@@ -132,7 +132,7 @@ class PictureFolder:
     @property
     def name(self) -> str:
         """The folder's own name."""
-        return self.root.resolve().name
+        return _printable(self.root.resolve().name)
 
     @property
     def bytes(self) -> int:
@@ -169,6 +169,7 @@ class PictureFolder:
             return None
 
     def _skip(self, reason: str) -> None:
+        reason = _printable(reason)
         self.skipped.append(reason)
         log.warning("%s: skipping %s", self._argument, reason)
 
@@ -306,6 +307,11 @@ def _pixels(image: Tensor) -> NDArray[np.uint8]:
 
 def _bytes(sizes: Sequence[tuple[int, int]]) -> int:
     return sum(3 * height * width for height, width in sizes)
+
+
+def _printable(text: str) -> str:
+    """Text with escapes in the place of what a file system has in its names and no text can hold."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _digest(*parts: str | bytes) -> str:

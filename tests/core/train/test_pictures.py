@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import warnings
 from pathlib import Path
@@ -41,6 +42,22 @@ def test_folders_are_searched_at_all_levels_and_other_files_left_alone(photos):
 def test_a_folder_is_named_by_itself_and_not_by_its_path(photos, monkeypatch):
     monkeypatch.chdir(photos)
     assert folder(Path(".")).name == "photos"
+
+
+def test_a_name_that_is_no_text_is_a_name_like_others(tmp_path, caplog):
+    """As archives of other systems leave them: Latin-1 where UTF-8 is expected."""
+    place = tmp_path / os.fsdecode(b"\xe9t\xe9")
+    try:
+        save(place / os.fsdecode(b"caf\xe9.png"), noise_picture(9, 8))
+        (place / os.fsdecode(b"bad\xe9.png")).write_text("no picture")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    save(place / os.fsdecode(b"\xe9") / "a.png", noise_picture(9, 9))
+    pictures = folder(place)
+    assert [pictures[i].shape for i in range(2)] == [(9, 8, 3), (9, 9, 3)]
+    assert len(pictures.fingerprint) == 16 and len(split(pictures, 0.5, 0)[1]) == 1
+    told = [*pictures.names, pictures.name, *pictures.skipped, *caplog.messages]
+    assert len(told) == 5 and all(text.encode() and "\\udce9" in text for text in told)
 
 
 def test_a_file_that_is_no_picture_is_named_and_skipped(photos, caplog):
