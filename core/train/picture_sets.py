@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .config import TrainConfig
 from .data import MARGIN
-from .pictures import PictureFolder, Pictures, Subset, split
+from .pictures import Budget, PictureFolder, Pictures, Subset, split
 from .task import task_of
 from .validate import fewest_pixels
 
@@ -33,7 +33,7 @@ def open_pictures(
             trained on. None holds back a share of the training pictures.
         share: that part, 0 up to below 1.
         seed: of the split.
-        memory: bytes of decoded pictures to keep.
+        memory: bytes of decoded pictures to keep, of both together.
         side: pixels that the short side of a picture must have to be held back, see `whole_side`. The only such
             picture is trained on.
         arguments: what messages call `data` and `val`.
@@ -41,9 +41,10 @@ def open_pictures(
     Raises:
         ValueError: no readable picture in one of them, or none to train on that is not in both.
     """
-    pictures = _opened(data, memory, arguments[0])
+    budget = Budget(memory)
+    pictures = _opened(data, budget, arguments[0])
     if val is not None:
-        validation = _opened(val, memory, arguments[1])
+        validation = _opened(val, budget, arguments[1])
         if isinstance(pictures, PictureFolder) and isinstance(validation, PictureFolder):
             return _without(pictures, validation, arguments), validation
         return pictures, validation
@@ -70,8 +71,8 @@ def whole_side(config: TrainConfig, pd: bool) -> int:
     return max(sides)
 
 
-def _opened(source: Pictures | str | Path, memory: int, argument: str) -> Pictures:
-    return PictureFolder(source, memory, argument) if isinstance(source, (str, Path)) else source
+def _opened(source: Pictures | str | Path, budget: Budget, argument: str) -> Pictures:
+    return PictureFolder(source, budget, argument) if isinstance(source, (str, Path)) else source
 
 
 def _without(pictures: PictureFolder, others: PictureFolder, arguments: tuple[str, str]) -> Pictures:

@@ -71,12 +71,32 @@ class Pictures(Protocol):
         ...
 
 
+class Budget:
+    """Memory for decoded pictures, which several folders may share.
+
+    Args:
+        size: bytes.
+
+    Attributes:
+        left: bytes that are not taken.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def take(self, size: int) -> bool:
+        """Takes as many bytes if they are left, and says whether they were."""
+        fits = size <= self.left
+        self.left -= size if fits else 0
+        return fits
+
+
 class PictureFolder:
     """The pictures under a folder, decoded once and kept as bytes. May be read by several threads.
 
     Args:
         folder: searched through all levels, see `picture_files`.
-        memory: bytes of decoded pictures to keep; what does not fit is decoded at each use.
+        memory: bytes of decoded pictures to keep, its own or a shared budget; what does not fit is decoded at each use.
         argument: what messages call the folder.
 
     Attributes:
@@ -90,7 +110,7 @@ class PictureFolder:
         ValueError: no folder, or no readable picture in it.
     """
 
-    def __init__(self, folder: str | Path, memory: int, argument: str = "data") -> None:
+    def __init__(self, folder: str | Path, memory: int | Budget, argument: str = "data") -> None:
         self.root, self._argument = Path(folder), argument
         if not self.root.is_dir():
             raise ValueError(f"{argument}: expected a folder, got {self.root}")
@@ -106,7 +126,7 @@ class PictureFolder:
             found = f"none readable under {self.root}"
             raise ValueError(f"{argument}: expected pictures ({', '.join(READABLE)}), found {found}")
         self.names = [_printable(path.relative_to(self.root).as_posix()) for path in self.paths]
-        self._memory = memory
+        self._budget = memory if isinstance(memory, Budget) else Budget(memory)
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._damaged: dict[int, PictureError] = {}
 
@@ -153,8 +173,7 @@ class PictureFolder:
             self._damaged[index] = error
             self._skip(str(error))
             raise
-        if pixels.nbytes <= self._memory:
-            self._memory -= pixels.nbytes
+        if self._budget.take(pixels.nbytes):
             self._kept[index] = pixels
         return pixels
 

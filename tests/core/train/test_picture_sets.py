@@ -48,6 +48,14 @@ def test_folders_apart_are_taken_as_they_are(photos, held, caplog):
     assert not caplog.messages
 
 
+def test_both_folders_keep_what_they_decode_within_one_budget(photos, held):
+    sizes = [3 * 67 * 83, 3 * 70 * 66]
+    training, validation = open_pictures(photos, held, share=0, seed=0, memory=sum(sizes))
+    assert validation is not None
+    for pictures, index, kept in ((training, 0, True), (validation, 1, True), (training, 1, False)):
+        assert (pictures[index] is pictures[index]) is kept
+
+
 def test_nothing_left_to_train_on_is_an_error(photos):
     with pytest.raises(ValueError, match="data: expected pictures that are not in val, got 3 that are"):
         opened(photos, photos)
