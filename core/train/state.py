@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -16,8 +17,10 @@ from ..config import from_dict, to_dict
 from .config import TrainConfig
 from .ema import EMA
 from .learner import Learner
+from .run_folder import SAMPLES
 
 KIND = "training state"
+_PART = re.compile(r"\.[0-9a-f]+\.part")  # as `picture_output.write_atomic` names what it has not finished
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
@@ -127,11 +130,13 @@ def restore(checkpoint: Checkpoint, counters: Counters, parts: list[Learner], em
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed writings have left in a run's folder, and nothing else."""
-    for name in ("*.safetensors", "*.jsonl", "*.json"):
-        for path in folder.glob(f".{name}.*.tmp"):
-            with suppress(OSError):
-                path.unlink()
+    """Removes what killed writings of files and pictures have left in a run's folder, and nothing else."""
+    left = [path for name in ("*.safetensors", "*.jsonl", "*.json") for path in folder.glob(f".{name}.*.tmp")]
+    parts = [path for place in (folder, folder / SAMPLES) for path in place.glob(".*.part")]
+    left += [path for path in parts if _PART.fullmatch(path.name)]
+    for path in left:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _model_prefix(part: Learner) -> str:

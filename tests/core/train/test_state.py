@@ -13,6 +13,7 @@ from progressive_upsampling.core import tensor_file
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from progressive_upsampling.core.config import to_dict
+from progressive_upsampling.core.pictures import PictureError, write_picture
 from progressive_upsampling.core.train.config import LossConfig, TrainConfig
 from progressive_upsampling.core.train.ema import EMA
 from progressive_upsampling.core.train.learner import Learner
@@ -147,11 +148,26 @@ def test_a_writing_that_fails_leaves_the_old_state(tmp_path, monkeypatch, where)
 
 def test_leftovers_of_killed_writings_go_and_nothing_else(tmp_path):
     mine = [".state.safetensors.0a1b.tmp", ".history.jsonl.ff00.tmp", ".config.json.12.tmp"]
-    others = ["state.safetensors", ".hidden", "notes.tmp", ".safetensors.tmp"]
+    mine += [".0123456789ab.part", "samples/.ba9876543210.part"]
+    others = ["state.safetensors", ".hidden", "notes.tmp", ".safetensors.tmp", "0123456789ab.part", ".download.part"]
+    others += ["samples/0000002.png", "samples/.hidden", "other/.0123456789ab.part"]
     for name in mine + others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     remove_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+    left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(left) == sorted(others)
+
+
+def test_what_a_killed_writing_of_a_picture_leaves_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError))  # where the kill strikes
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(PictureError):
+        write_picture(tmp_path / "curves.png", torch.rand(1, 3, 4, 4))
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 _KILLS = 12
