@@ -15,7 +15,7 @@ from .checks import check_choice, check_image, check_integer
 
 CHANNELS = ("y", "rgb")
 
-_WINDOW = 11  # SSIM window and standard deviation, Wang et al. 2004, section III.C
+SSIM_WINDOW = 11  # pixels a side, and standard deviation, Wang et al. 2004, section III.C
 _WINDOW_SIGMA = 1.5
 _C1, _C2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
 _ROUNDING_POWER = 1.0 / 12.0  # variance of the rounding to whole 8-bit levels
@@ -57,9 +57,9 @@ def ssim(image: Tensor, reference: Tensor, *, channel: str = "y", crop: int = 0)
         TypeError, ValueError: as `check_image`; shapes that differ; less than 11 × 11 pixels after the crop.
     """
     a, b = _prepare(image, reference, channel, crop)
-    if min(a.shape[-2:]) < _WINDOW:
+    if min(a.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(
-            f"image: expected at least {_WINDOW} x {_WINDOW} pixels after the crop for SSIM, "
+            f"image: expected at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels after the crop for SSIM, "
             f"got {a.shape[-2]} x {a.shape[-1]}"
         )
     mean_a, mean_b = _blur(a), _blur(b)
@@ -149,13 +149,13 @@ def _levels(image: Tensor, channel: str) -> Tensor:
 
 def _blur(image: Tensor) -> Tensor:
     """Gaussian window over the valid area, `[B, C, H, W]` to `[B, C, H - 10, W - 10]`."""
-    half = _WINDOW // 2
-    taps = [math.exp(-((i - half) ** 2) / (2.0 * _WINDOW_SIGMA**2)) for i in range(_WINDOW)]
+    half = SSIM_WINDOW // 2
+    taps = [math.exp(-((i - half) ** 2) / (2.0 * _WINDOW_SIGMA**2)) for i in range(SSIM_WINDOW)]
     for dim in (2, 3):
-        length = image.shape[dim] - _WINDOW + 1
+        length = image.shape[dim] - SSIM_WINDOW + 1
         # A sum of shifts: several times faster than a convolution, which has no fast float64 kernel.
         result = image.narrow(dim, 0, length) * (taps[0] / sum(taps))
-        for i in range(1, _WINDOW):
+        for i in range(1, SSIM_WINDOW):
             result.add_(image.narrow(dim, i, length), alpha=taps[i] / sum(taps))
         image = result
     return image

@@ -11,7 +11,8 @@ from comfy_api.latest import io
 from ..core.train.adversarial import AdversarialConfig
 from ..core.train.config import LossConfig
 from ..core.train.data_config import DataConfig
-from ..core.train.pictures import PictureBatch, PictureFolder, Pictures, split
+from ..core.train.picture_sets import open_pictures
+from ..core.train.pictures import PictureBatch, Pictures
 from ._inputs import CATEGORY
 
 TRAINING = f"{CATEGORY}/training"
@@ -38,26 +39,26 @@ class TrainingPictures:
     share: float = 0.0
     config: DataConfig = field(default_factory=DataConfig)
 
-    def open(self) -> tuple[Pictures, Pictures | None]:
+    def open(self, side: int = 0) -> tuple[Pictures, Pictures | None]:
         """Training pictures, and validation pictures if there are any.
+
+        Args:
+            side: pixels that the short side of a picture must have to be held back.
 
         Opened anew each time, so that decoded pictures are given back with the run that they were decoded for.
 
         Raises:
-            ValueError: no readable picture; names the input.
+            ValueError: no readable picture, or none to train on; names the input.
         """
-        pictures = self.source if isinstance(self.source, PictureBatch) else self._folder(self.source, "folder")
-        if self.validation is not None:
-            return pictures, self._folder(self.validation, "validation_folder")
-        if self.share > 0 and len(pictures) > 1:
-            return split(pictures, self.share, SPLIT_SEED)
-        return pictures, None
-
-    def _folder(self, path: Path, argument: str) -> PictureFolder:
-        try:
-            return PictureFolder(path, self.config.memory)
-        except ValueError as error:
-            raise ValueError(f"{argument}: {str(error).removeprefix('data: ')}") from None
+        return open_pictures(
+            self.source,
+            self.validation,
+            share=self.share,
+            seed=SPLIT_SEED,
+            memory=self.config.memory,
+            side=side,
+            arguments=("images" if isinstance(self.source, PictureBatch) else "folder", "validation_folder"),
+        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..core.train.config import TrainConfig
 from ..core.train.glimpse import Glimpse
 from ..core.train.history import read_history
 from ..core.train.loop import Trainer
+from ..core.train.picture_sets import whole_side
 from ..core.train.run_folder import BEST, HISTORY, STATE, sheet_path
 from ..core.train.setup import learning
 from ..core.train.validate import validate
@@ -118,7 +119,7 @@ def train(config: TrainConfig, model: Chain, order: Order) -> Result:
 def _train(config: TrainConfig, model: Chain, order: Order) -> Result:
     runtime.say("getting ready")  # first of all: the front end puts pictures below what is on the node already
     device = runtime.whole_device()
-    pictures, validation = order.data.open()
+    pictures, validation = order.data.open(whole_side(config, pd=order.distance is not None))
     if order.best and validation is None:
         raise ValueError("keep: expected last where there are no pictures to validate with, got best")
     begun = (order.folder / STATE).exists()

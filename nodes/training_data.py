@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..core.checks import check_choice
 from ..core.layout import from_bhwc
-from ..core.picture_format import READABLE
 from ..core.train.data_config import DEGRADATIONS, DataConfig
-from ..core.train.pictures import PictureBatch, Pictures
+from ..core.train.picture_files import picture_files
+from ..core.train.pictures import PictureBatch, Pictures, Subset
 from . import _models as models
 from . import _runtime as runtime
 from ._training import TRAINING, Data, TrainingPictures
@@ -156,9 +156,8 @@ def content(folder: str, argument: str) -> str:
     if not folder.strip():
         return ""
     digest = hashlib.sha256()
-    for path in sorted(runtime.input_folder(folder, argument).rglob("*")):
-        if path.suffix.lower() in READABLE and path.is_file():
-            digest.update(repr(models.fingerprint(os.fspath(path))).encode())
+    for path in picture_files(runtime.input_folder(folder, argument)):
+        digest.update(repr(models.fingerprint(os.fspath(path))).encode())
     return digest.hexdigest()
 
 
@@ -169,6 +168,8 @@ def report(training: Pictures, validation: Pictures | None) -> str:
         lines.append("none to validate with")
     else:
         lines.append(f"{len(validation)} to validate with, {_sides(validation)}")
+    if isinstance(training, Subset) and not isinstance(validation, Subset):
+        lines.append(f"{len(training.pictures) - len(training)} in both folders, not trained on")
     skipped = [*training.skipped, *(validation.skipped if validation is not None else [])]
     skipped = list(dict.fromkeys(skipped))  # of a split, both sides name those of the whole
     if skipped:

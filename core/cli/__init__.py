@@ -205,21 +205,31 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="NAME",
         help=f"a run that comes with the package: {_recipes()} (default: fidelity; with --resume, the run's)",
     )
-    parser.add_argument("--data", required=True, metavar="DIR", help="pictures to train on, searched at all levels")
     parser.add_argument(
-        "--val", metavar="DIR", help="pictures to measure on (default: the part of --data that the config says)"
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="pictures to train on, searched at all levels and through links; curves and samples of runs are left out",
+    )
+    parser.add_argument(
+        "--val",
+        metavar="DIR",
+        help="pictures to measure on, left out of --data (default: the part of --data that the config says)",
     )
     parser.add_argument("--out", default="run", metavar="RUN", help="folder of the run (default: run)")
     parser.add_argument(
         "--init",
         metavar="NAME|FILE",
-        help="the model to start from, whose shape takes the place of the config's, or 'birth' (default: the config's)",
+        help="the model to start from, whose shape takes the place of the config's, or 'birth' (default: the "
+        "config's); of no effect on a run that goes on",
     )
     parser.add_argument(
-        "--vgg", metavar="FILE", help="VGG19's weights for a perceptual loss (see `vgg`; default: random, said so)"
+        "--vgg",
+        metavar="FILE",
+        help="VGG19's weights for the perceptual loss of a run that has one (see `vgg`; default: random, said so)",
     )
     parser.add_argument(
-        "--squeezenet", metavar="FILE", help="SqueezeNet's weights (see `squeezenet`) to measure PD-squeeze by"
+        "--squeezenet", metavar="FILE", help="SqueezeNet's weights (see `squeezenet`) to validate by PD-squeeze, too"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps in all; every phase is scaled alike")
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same run (default: the config's)")

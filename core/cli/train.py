@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,8 @@ from ..train.loop import Trainer
 from ..train.recipe import read_config, read_recipe
 from ..train.run_folder import BEST, CONFIG, LAST, STATE
 from ..train.setup import learning
-from ..train.task import Model, config_of
+from ..train.state import read_run
+from ..train.task import Model, check_fits, config_of
 from ..upsamplers import load_upsampler
 from .console import Console
 from .models import kind_of, pick_device
@@ -66,14 +67,18 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     if (out / STATE).exists() and not (args.resume or args.dry_run):
         raise ValueError(f"{out}: holds a run; go on with --resume, or choose another folder with --out")
     config, recipe = _config(args)
-    config, init = _started(config, args.init, resumed=args.resume and (out / STATE).exists())
+    begun = args.resume and (out / STATE).exists()
+    config, init = _gone_on(config, out) if begun else _started(config, args.init)
     if args.steps is not None:
         config = config.scaled(args.steps)
+    _check_vgg(args.vgg, config)
     command = None if recipe is None else _command(args)
     told = {"licence": args.licence, "data_licence": args.data_licence, "command": command}
-    about = About(**_given(recipe=recipe, init=config.init or None, **told))
+    about = About(**_given(recipe=recipe, init=Path(config.init).stem or None, **told))
     with joined(pick_device(args.device)) as (world, device):
         console = console if world.first else console.silent()
+        trunk = None if args.squeezenet is None else load_squeezenet(args.squeezenet)
+        distance = None if trunk is None else PerceptualDistance(trunk).to(device)
         with _warnings_to(console):
             trainer = Trainer(
                 config,
@@ -83,10 +88,12 @@ def _run(args: argparse.Namespace, console: Console) -> int:
                 init=init,
                 device=device,
                 vgg=args.vgg,
-                distance=args.squeezenet and PerceptualDistance(load_squeezenet(args.squeezenet)).to(device),
+                distance=distance,
                 about=about,
                 world=world,
             )
+            if distance is not None and trainer.validation is None:
+                raise ValueError("--squeezenet: expected pictures to validate with, which it would measure, got none")
             if args.dry_run:
                 lines = plan(trainer)
                 if world.first:
@@ -107,6 +114,12 @@ def load_init(name_or_path: str) -> Model:
     if kind == "denoiser":
         return load_denoiser(path)
     return load_upsampler(path) if kind == "upsampler" else Chain.from_pretrained(path)
+
+
+def _check_vgg(path: str | None, config: TrainConfig) -> None:
+    """Refuses a file that the run would not even read."""
+    if path is not None and not config.loss.perceptual:
+        raise ValueError(f"--vgg: expected a run with loss.perceptual above 0, which alone needs it, got {path} and 0")
 
 
 def _train(trainer: Trainer, args: argparse.Namespace, console: Console) -> None:
@@ -138,15 +151,31 @@ def _results(trainer: Trainer) -> list[str]:
     return lines
 
 
-def _started(config: TrainConfig, asked: str | None, resumed: bool) -> tuple[TrainConfig, Model | None]:
+def _started(config: TrainConfig, asked: str | None) -> tuple[TrainConfig, Model | None]:
     """The run with the model that it starts from, and that model."""
-    if asked == BIRTH:
+    name = "" if asked == BIRTH else asked or config.init
+    if not name:
         return replace(config, init=""), None
-    name = asked or config.init
-    if not name or (resumed and asked is None and name not in bundled()):  # a file that need not be there any more
-        return config, None
     init = load_init(name)
-    return replace(config.starting_from(config_of(init)), init=Path(name).stem), init
+    told = name if name in bundled() else str(resolve(name).resolve())
+    return replace(config.starting_from(config_of(init)), init=told), init
+
+
+def _gone_on(config: TrainConfig, out: Path) -> tuple[TrainConfig, Model | None]:
+    """The run with what its state knows of the model that it started from, and that model if it is a bundled one.
+
+    The samples show it. A file may be gone or another by now, and nothing but the samples needs it.
+    """
+    begun = read_run(out / STATE)
+    if not begun.init:
+        return replace(config, init=""), None
+    config = replace(config.starting_from(begun.denoiser or begun.upsampler or begun.chain), init=begun.init)
+    if begun.init in bundled():
+        with suppress(ValueError):  # earlier versions wrote the name of a file in the same way
+            init = load_init(begun.init)
+            check_fits(init, config)
+            return config, init
+    return config, None
 
 
 def _config(args: argparse.Namespace) -> tuple[TrainConfig, str | None]:

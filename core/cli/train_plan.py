@@ -53,7 +53,8 @@ def _folder(pictures: Pictures) -> str:
 
 
 def _memory(trainer: Trainer) -> str:
-    pictures = min(trainer.sampler.pictures.bytes, trainer.config.data.memory)
+    folders = (trainer.sampler.pictures, trainer.validation)
+    pictures = min(sum(folder.bytes for folder in folders if folder is not None), trainer.config.data.memory)
     peak = peak_memory(trainer.device)
     decoded = f"{_gigabytes(pictures)} of decoded pictures"
     if peak is None:

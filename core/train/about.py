@@ -79,7 +79,7 @@ def provenance(
         "dtype": str(dtype).removeprefix("torch."),
         "torch": torch.__version__,
         **{key: value for key, value in told.items() if value},
-        "config": to_dict(config),
+        "config": to_dict(config.without_paths()),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from ..chain import ChainConfig
@@ -97,7 +98,8 @@ class TrainConfig:
             stage, and of the loss terms those of a stage's result alone.
         denoiser: a single denoiser to train in place of a chain, for blind use. It has one stage, and of the loss
             terms "blind", and those on pictures.
-        init: bundled model or file to start from, where whoever starts the run names none; empty for birth.
+        init: bundled model or file to start from, where whoever starts the run names none; empty for birth. Of no
+            effect on a run that goes on from its state.
         phases: in order.
         loss: weights of the terms.
         perceptual: which features the term of that name compares.
@@ -226,6 +228,10 @@ class TrainConfig:
             counts[index] += change
         phases = tuple(phase.scaled(count) for phase, count in zip(self.phases, counts, strict=True))
         return replace(self, phases=phases)
+
+    def without_paths(self) -> TrainConfig:
+        """The run as its models tell of it: of the file that it starts from the name alone."""
+        return replace(self, init=Path(self.init).name)
 
     def starting_from(self, model: ModelConfig) -> TrainConfig:
         """The run for a model that is trained already: no stage takes over another one's weights.

@@ -28,7 +28,7 @@ class DataConfig:
         flips: whether crops are mirrored at random. Leave it out for text.
         turns: whether crops are turned at random, by a multiple of 90 degrees. Leave it out for text.
         validation: share of the pictures held out where no others are given to validate on, 0 up to below 1.
-        memory: bytes of decoded pictures kept.
+        memory: bytes of decoded pictures kept, those to validate with among them.
     """
 
     degradation: str = "bicubic"

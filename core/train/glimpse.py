@@ -11,7 +11,7 @@ from ..sheet import detail_boxes
 from .pictures import Pictures
 from .samples import Sample, sample_sheet
 from .task import Task
-from .validate import large_enough, subject
+from .validate import presentable, subject
 
 SIDE = 128  # pixels of the place
 _AREA = 384  # of the picture's middle, in which it is looked for
@@ -49,7 +49,7 @@ class Glimpse:
 
     def _sample(self, pictures: Pictures, model: nn.Module, stages: int) -> tuple[Tensor, Sample]:
         factors = self._task.factors(stages)
-        for index in large_enough(pictures, factors[-1]):
+        for index in presentable(pictures, factors):
             try:
                 known = subject(pictures, index, factors, _AREA)
             except PictureError:  # the folder has named it

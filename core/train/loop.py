@@ -29,14 +29,15 @@ from .history import History, read_history
 from .learner import Learner, check_rates
 from .objective import Objective
 from .phase import PhaseConfig
-from .pictures import PictureFolder, Pictures, split
+from .picture_sets import open_pictures, whole_side
+from .pictures import Pictures
 from .run_folder import BEST, CONFIG, HISTORY, LAST, STATE, sheet_path, write_curves
 from .setup import learning, loss_scaler, training_dtype
 from .showcase import Showcase
 from .state import Counters, read_state, remove_leftovers, restore, save_state
 from .step import Stepper
 from .task import Model, check_fits, task_of, trainable
-from .validate import FEWEST, FEWEST_PD, large_enough, score, validate
+from .validate import fewest_pixels, large_enough, score, validate
 
 MAX_BAD_STEPS = 10
 
@@ -53,7 +54,8 @@ class Trainer:
         config: of the run.
         data: training pictures, or the folder that they are in.
         out: folder of the run, made if it is not there.
-        val: validation pictures or their folder; None holds back `config.data.validation` of the training pictures.
+        val: validation pictures or their folder, which are not trained on; None holds back `config.data.validation` of
+            the training pictures.
         init: the model to start from, which is left as it is; None starts at birth.
         device: where to train.
         vgg: file of VGG19's weights for the perceptual term, see `vgg`; None takes random ones, labelled so.
@@ -96,7 +98,8 @@ class Trainer:
         self.about, self.world = about or About(), world or World()
         self.device, self.task, self.distance = torch.device(device), task_of(config), distance
         self.dtype = training_dtype(config.dtype, self.device)
-        pictures, self.validation = _pictures(config, data, val)
+        share, memory, side = config.data.validation, config.data.memory, whole_side(config, pd=distance is not None)
+        pictures, self.validation = open_pictures(data, val, share=share, seed=config.seed, memory=memory, side=side)
         self.sampler = CropSampler(pictures, config.seed, config.data)
         for number, phase in enumerate(config.phases, 1):  # now, and not hours later, when the phase begins
             self._check(number, phase)
@@ -113,7 +116,8 @@ class Trainer:
         shown = pictures if self.validation is None else self.validation
         self.showcase = Showcase(self.task, shown, before, config.dtype)
         self._scaler = scaler
-        self.counters = Counters(data=pictures.fingerprint)
+        held = "" if self.validation is None else self.validation.fingerprint
+        self.counters = Counters(data=pictures.fingerprint, validation=held)
         self.saved: int | None = None
         self._whole = True  # whether the weights are those of `counters.step` steps, and the history has them all
 
@@ -236,7 +240,7 @@ class Trainer:
         factors = self.task.factors(phase.stages)
         self.sampler.fitting(factors[-1], phase.crop)
         if self.validation is not None:
-            large_enough(self.validation, factors[-1], FEWEST_PD if self.distance else FEWEST)
+            large_enough(self.validation, factors[-1], fewest_pixels(factors, pd=self.distance is not None))
         shares = self.world.size * phase.accumulate
         if phase.batch < shares:
             told = f"{self.world.size} processes with {phase.accumulate} parts each"
@@ -245,7 +249,8 @@ class Trainer:
     def _begin_folder(self) -> History:
         self.out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.out)
-        write_whole(self.out / CONFIG, (json.dumps(to_dict(self.config), indent=2) + "\n").encode())
+        if self.saved is None or not (self.out / CONFIG).exists():  # where the run started from, only its start knows
+            write_whole(self.out / CONFIG, (json.dumps(to_dict(self.config), indent=2) + "\n").encode())
         return History(self.out / HISTORY, self.step)
 
     def _steps(self, history: History | None) -> None:
@@ -348,6 +353,16 @@ class Trainer:
     def _learners(self) -> list[Learner]:
         return [self.stepper.learner, *self.objective.learners()]
 
+    def _take_validation(self, held: str) -> None:
+        """Forgets the best model where the rest of the run is measured on other pictures than it was."""
+        known = self.counters
+        if not held or self.step == self.config.steps:
+            return
+        if known.validation not in ("", held):
+            log.warning("val: the pictures are not those that the run was measured on: the best model is chosen anew")
+            known.best, known.best_stages, known.best_step = None, 0, 0
+        known.validation = held
+
     def _save(self) -> None:
         if self.world.first:
             if self._scaler.is_enabled():
@@ -359,7 +374,7 @@ class Trainer:
         self.saved = self.step
 
     def _load(self) -> None:
-        data = self.counters.data
+        data, held = self.counters.data, self.counters.validation
         self.counters, checkpoint = read_state(self.out / STATE, self.config)
         known = checkpoint.provenance
         if self.step < self.config.steps:
@@ -375,20 +390,5 @@ class Trainer:
         if self.counters.data not in ("", data):
             log.warning("data: the pictures are not those that the run was started with")
         self.counters.data = data
+        self._take_validation(held)
         self.about = self.about.completed(known)
-
-
-def _pictures(
-    config: TrainConfig, data: Pictures | str | Path, val: Pictures | str | Path | None
-) -> tuple[Pictures, Pictures | None]:
-    """The training and the validation pictures."""
-    pictures = _opened(data, config)
-    if val is not None:
-        return pictures, _opened(val, config)
-    if config.data.validation > 0:
-        return split(pictures, config.data.validation, config.seed)
-    return pictures, None
-
-
-def _opened(source: Pictures | str | Path, config: TrainConfig) -> Pictures:
-    return PictureFolder(source, config.data.memory) if isinstance(source, (str, Path)) else source

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..checks import check_image, check_integer, check_number
 from ..picture_format import READABLE
 from ..pictures import PictureError, PictureWarning, read_picture
+from .picture_files import picture_files
 
 log = logging.getLogger(__name__)
 
@@ -70,17 +71,38 @@ class Pictures(Protocol):
         ...
 
 
+class Budget:
+    """Memory for decoded pictures, which several folders may share.
+
+    Args:
+        size: bytes.
+
+    Attributes:
+        left: bytes that are not taken.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def take(self, size: int) -> bool:
+        """Takes as many bytes if they are left, and says whether they were."""
+        fits = size <= self.left
+        self.left -= size if fits else 0
+        return fits
+
+
 class PictureFolder:
     """The pictures under a folder, decoded once and kept as bytes. May be read by several threads.
 
     Args:
-        folder: searched through all levels.
-        memory: bytes of decoded pictures to keep; what does not fit is decoded at each use.
+        folder: searched through all levels, see `picture_files`.
+        memory: bytes of decoded pictures to keep, its own or a shared budget; what does not fit is decoded at each use.
+        argument: what messages call the folder.
 
     Attributes:
         root: the folder.
         paths: the pictures, sorted.
-        names: the same, relative to the folder.
+        names: the same, relative to the folder; bytes that are no text are written as such.
         sizes: (height, width) of each, as its header says.
         skipped: for each file left out, its path and the reason.
 
@@ -88,23 +110,23 @@ class PictureFolder:
         ValueError: no folder, or no readable picture in it.
     """
 
-    def __init__(self, folder: str | Path, memory: int) -> None:
-        self.root = Path(folder)
+    def __init__(self, folder: str | Path, memory: int | Budget, argument: str = "data") -> None:
+        self.root, self._argument = Path(folder), argument
         if not self.root.is_dir():
-            raise ValueError(f"data: expected a folder, got {self.root}")
+            raise ValueError(f"{argument}: expected a folder, got {self.root}")
         self.paths: list[Path] = []
         self.sizes: list[tuple[int, int]] = []
         self.skipped: list[str] = []
-        for path in sorted(p for p in self.root.rglob("*") if p.suffix.lower() in READABLE and p.is_file()):
+        for path in picture_files(self.root):
             size = self._size_of(path)
             if size is not None:
                 self.paths.append(path)
                 self.sizes.append(size)
         if not self.paths:
             found = f"none readable under {self.root}"
-            raise ValueError(f"data: expected pictures ({', '.join(READABLE)}), found {found}")
-        self.names = [path.relative_to(self.root).as_posix() for path in self.paths]
-        self._memory = memory
+            raise ValueError(f"{argument}: expected pictures ({', '.join(READABLE)}), found {found}")
+        self.names = [_printable(path.relative_to(self.root).as_posix()) for path in self.paths]
+        self._budget = memory if isinstance(memory, Budget) else Budget(memory)
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._damaged: dict[int, PictureError] = {}
 
@@ -130,7 +152,7 @@ class PictureFolder:
     @property
     def name(self) -> str:
         """The folder's own name."""
-        return self.root.resolve().name
+        return _printable(self.root.resolve().name)
 
     @property
     def bytes(self) -> int:
@@ -151,8 +173,7 @@ class PictureFolder:
             self._damaged[index] = error
             self._skip(str(error))
             raise
-        if pixels.nbytes <= self._memory:
-            self._memory -= pixels.nbytes
+        if self._budget.take(pixels.nbytes):
             self._kept[index] = pixels
         return pixels
 
@@ -167,8 +188,9 @@ class PictureFolder:
             return None
 
     def _skip(self, reason: str) -> None:
+        reason = _printable(reason)
         self.skipped.append(reason)
-        log.warning("data: skipping %s", reason)
+        log.warning("%s: skipping %s", self._argument, reason)
 
 
 class PictureBatch:
@@ -263,33 +285,37 @@ class Subset:
         return _digest(f"{self.pictures.fingerprint} {self.indices}")
 
 
-def split(pictures: Pictures, share: float, seed: int) -> tuple[Subset, Subset]:
+def split(pictures: Pictures, share: float, seed: int, side: int = 0) -> tuple[Subset, Subset]:
     """Splits pictures in two, by picture.
 
     Each goes where a hash of its name and the seed says, so that it stays on its side when others come or go. The
     share is met on average; at least one picture is on either side, which may be one that the hash had elsewhere.
+    Small pictures are all trained on, and do not count.
 
     Args:
-        pictures: at least two.
+        pictures: at least two that are not small.
         share: part of them to be held out for validation, above 0 and below 1.
         seed: of the split.
+        side: pixels that the short side of a picture must have, so that it is not small.
 
     Returns:
         (for training, for validation).
 
     Raises:
-        TypeError, ValueError: a bad share or seed; fewer than two pictures.
+        TypeError, ValueError: a bad share or seed; fewer than two pictures that are not small.
     """
     check_number(share, "share", above=0)
     if share >= 1:
         raise ValueError(f"share: expected a number above 0 and below 1, got {share:g}")
     check_integer(seed, "seed")
-    if len(pictures) < 2:
-        raise ValueError(f"pictures: expected at least 2, to hold one out for validation, got {len(pictures)}")
-    places = [int(_digest(f"{seed} {name}"), 16) / 2**64 for name in pictures.names]
-    order = sorted(range(len(pictures)), key=places.__getitem__)
-    held = min(max(sum(place < share for place in places), 1), len(pictures) - 1)
-    return Subset(pictures, sorted(order[held:])), Subset(pictures, sorted(order[:held]))
+    large = [index for index, size in enumerate(pictures.sizes) if min(size) >= side]
+    if len(large) < 2:
+        wanted = f"at least 2 of {side}x{side} px or more" if side else "at least 2"
+        raise ValueError(f"pictures: expected {wanted}, to hold one out for validation, got {len(large)}")
+    places = {index: int(_digest(f"{seed} {pictures.names[index]}"), 16) / 2**64 for index in large}
+    held = min(max(sum(place < share for place in places.values()), 1), len(large) - 1)
+    chosen = set(sorted(large, key=places.__getitem__)[:held])
+    return Subset(pictures, [i for i in range(len(pictures)) if i not in chosen]), Subset(pictures, sorted(chosen))
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:
@@ -300,6 +326,11 @@ def _pixels(image: Tensor) -> NDArray[np.uint8]:
 
 def _bytes(sizes: Sequence[tuple[int, int]]) -> int:
     return sum(3 * height * width for height, width in sizes)
+
+
+def _printable(text: str) -> str:
+    """Text with escapes in the place of what a file system has in its names and no text can hold."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -10,7 +10,7 @@ from ..pictures import PictureError
 from .pictures import Pictures
 from .samples import Sample, sample_sheet
 from .task import Task
-from .validate import large_enough, subject
+from .validate import presentable, subject
 
 COUNT = 4
 SIDE = 384  # pixels of each picture's middle; the sheet shows the place with most detail of it
@@ -51,7 +51,7 @@ class Showcase:
         """What stays as it is during the run."""
         factors = self._task.factors(stages)
         if factors not in self._shown:
-            usable = large_enough(self._pictures, factors[-1])
+            usable = presentable(self._pictures, factors)
             step = max(len(usable) // COUNT, 1)
             samples = []
             for index in usable[::step]:

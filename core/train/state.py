@@ -17,6 +17,7 @@ from ..whole_file import UNFINISHED
 from .config import TrainConfig
 from .ema import EMA
 from .learner import Learner
+from .run_folder import SAMPLES
 
 KIND = "training state"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
@@ -37,6 +38,7 @@ class Counters:
         data: fingerprint of the training pictures.
         loss_scale: what losses are multiplied by in float16, 0 in other formats.
         loss_scale_steps: since it was changed last.
+        validation: fingerprint of the pictures that `best` was measured on; empty where there were none.
     """
 
     step: int = 0
@@ -49,6 +51,7 @@ class Counters:
     data: str = ""
     loss_scale: float = 0.0
     loss_scale_steps: int = 0
+    validation: str = ""
 
 
 def save_state(
@@ -74,18 +77,31 @@ def save_state(
     for part in parts:
         tensors |= {_model_prefix(part) + key: value for key, value in part.network.state_dict().items()}
         tensors |= _moments(part)
-    state = {"run": to_dict(config), **asdict(counters)}
+    state = {"run": to_dict(config.without_paths()), **asdict(counters)}
     write_checkpoint(path, tensors, kind=KIND, config=state, provenance=provenance)
+
+
+def read_run(path: Path) -> TrainConfig:
+    """The config that a run was started with; of the file that it started from the name alone.
+
+    Raises:
+        CheckpointError: the file is no training state, is damaged, or was written by another version.
+    """
+    return _run_of(path, read_checkpoint(path, KIND))
 
 
 def read_state(path: Path, config: TrainConfig) -> tuple[Counters, Checkpoint]:
     """Where a run is, and what `restore` puts back.
 
+    Args:
+        path: of the state.
+        config: of the run; what it starts from does not count, as all that came of it is in the state.
+
     Raises:
         CheckpointError: the file is no training state, is damaged, or belongs to a run with another config.
     """
     checkpoint = read_checkpoint(path, KIND)
-    _check_config(path, checkpoint.config.get("run"), config)
+    _check_config(path, _run_of(path, checkpoint), config)
     known = {item.name for item in fields(Counters)}
     try:
         return from_dict(Counters, {k: v for k, v in checkpoint.config.items() if k in known}), checkpoint
@@ -113,8 +129,8 @@ def restore(checkpoint: Checkpoint, counters: Counters, parts: list[Learner], em
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed writings have left in a run's folder, and nothing else."""
-    for path in folder.rglob(UNFINISHED):
+    """Removes what killed writings of files and pictures have left in a run's folder, and nothing else."""
+    for path in (left for place in (folder, folder / SAMPLES) for left in place.glob(UNFINISHED)):
         with suppress(OSError):
             path.unlink()
 
@@ -147,13 +163,15 @@ def _moments_of(pattern: str, parameter: nn.Parameter, tensors: Mapping[str, Ten
             yield key, tensor.clone() if key == "step" else torch.empty_like(parameter).copy_(tensor).detach()
 
 
-def _check_config(path: Path, stored: Any, config: TrainConfig) -> None:
-    try:
-        # through the class, so that a state from before a setting existed has that setting's default
-        run = to_dict(from_dict(TrainConfig, stored))
+def _run_of(path: Path, checkpoint: Checkpoint) -> TrainConfig:
+    try:  # through the class, so that a state from before a setting existed has that setting's default
+        return from_dict(TrainConfig, checkpoint.config.get("run"))  # type: ignore[arg-type]
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: written by another version: {error}") from None
-    wanted = to_dict(config)
-    changed = [key for key, value in wanted.items() if run.get(key) != value]
+
+
+def _check_config(path: Path, stored: TrainConfig, config: TrainConfig) -> None:
+    run, wanted = to_dict(stored), to_dict(config)
+    changed = [key for key, value in wanted.items() if key != "init" and run[key] != value]
     if changed:
         raise CheckpointError(f"{path}: the run was started with another config; different: {', '.join(changed)}")

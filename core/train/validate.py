@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..metrics import psnr, ssim
+from ..metrics import SSIM_WINDOW, psnr, ssim
 from ..perceptual_distance import PerceptualDistance
 from ..pictures import PictureError
+from ..squeezenet import SMALLEST
+from .data import MARGIN
 from .degrade import matlab_imresize
 from .distributed import World
 from .pictures import Pictures
 
 SIDE = 512  # pixels of each picture's middle: enough to rank models, quick enough to run often
-FEWEST = 8  # pixels of the input's short side; of less the cropped border leaves too little for SSIM
-FEWEST_PD = 13  # the same for PD-squeeze
 BEST_PSNR = 100.0  # dB given to a picture that is met exactly, which has no finite PSNR
 
 Enlarge = Callable[[Tensor], list[Tensor]]  # an input [1, 3, h, w] in 0..1 to the results, stage by stage
@@ -36,7 +37,22 @@ class Subject:
     targets: tuple[Tensor, ...]
 
 
-def large_enough(pictures: Pictures, factor: int, fewest: int = FEWEST) -> list[int]:
+def fewest_pixels(factors: Sequence[int], pd: bool = False) -> int:
+    """What the short side of an input must have, in pixels, so that every result can be measured without its border.
+
+    Args:
+        factors: size after each stage, in multiples of the input; as many pixels are cropped at each border.
+        pd: whether PD-squeeze is measured beside SSIM.
+    """
+    return 2 + math.ceil((SMALLEST if pd else SSIM_WINDOW) / factors[0])
+
+
+def presentable(pictures: Pictures, factors: Sequence[int]) -> list[int]:
+    """The pictures that samples can be made of: all that are measured, and all that crops are cut from."""
+    return large_enough(pictures, factors[-1], min(fewest_pixels(factors), 1 + 2 * MARGIN))
+
+
+def large_enough(pictures: Pictures, factor: int, fewest: int) -> list[int]:
     """The pictures that can be reduced by a factor.
 
     Args:
@@ -108,7 +124,7 @@ def validate(
     world = world or World()
     names = [f"x{factor}{suffix}" for factor in factors for suffix in ("", "_ssim", *(["_pd"] if distance else []))]
     totals, count = dict.fromkeys(names, 0.0), 0
-    usable = large_enough(pictures, factors[-1], FEWEST_PD if distance else FEWEST)
+    usable = large_enough(pictures, factors[-1], fewest_pixels(factors, pd=distance is not None))
     for index in usable[world.rank :: world.size]:
         if poll is not None:
             poll()

@@ -18,6 +18,7 @@ from torch import Tensor
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint
 from progressive_upsampling.core.metrics import psnr
+from progressive_upsampling.core.pictures import write_picture
 from progressive_upsampling.core.train import loop, validate
 from progressive_upsampling.core.train.degrade import matlab_imresize
 from progressive_upsampling.core.train.loop import Trainer
@@ -175,6 +176,15 @@ def test_the_models_of_runs_are_offered_as_long_as_they_are_there(
     assert offered() == set()
     with pytest.raises(CheckpointError, match="no such model"):
         call(LoadModel, model_name="output/sub/offered/last.safetensors")
+
+
+def test_pictures_too_small_for_a_run_are_not_held_back(train: Callable[..., tuple[Any, ...]], tmp_path: Path) -> None:
+    for number in range(6):
+        write_picture(tmp_path / f"{number}.png", torch.rand(1, 3, 14 if number else 66, 71))
+    data, report = call(TrainingData, folder=str(tmp_path), validation_share=0.5)
+    assert "to validate with" in report
+    folder = Path(train(data=data, steps=1)[3])
+    assert not (folder / "best.safetensors").exists()  # the one that is large enough is trained on
 
 
 def test_too_little_memory_is_explained_and_given_back(

@@ -51,6 +51,15 @@ def test_a_folder_of_its_own_for_validation_leaves_the_others_whole(tmp_path: Pa
     assert report == "3 to train on, short sides 20 to 22 px\n2 to validate with, short sides 30 to 31 px"
 
 
+def test_what_is_in_the_folder_for_validation_is_not_trained_on_and_told(tmp_path: Path) -> None:
+    val = fill(fill(tmp_path / "all", 3) / "val", 2, side=30)
+    data, report = call(TrainingData, folder=str(tmp_path / "all"), validation_folder=str(val))
+    assert data.open()[0].names == ["0.png", "1.png", "2.png"] and len(data.open()[1]) == 2
+    assert report.splitlines()[2:] == ["2 in both folders, not trained on"]
+    with pytest.raises(ValueError, match=r"^folder: expected pictures that are not in validation_folder, got 2 that"):
+        call(TrainingData, folder=str(val), validation_folder=str(val))
+
+
 def test_folders_are_found_from_the_input_folder_on_from_home_and_in_quotes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +150,11 @@ def test_pictures_are_read_again_when_one_has_changed(tmp_path: Path, argument: 
     Image.new("RGB", (9, 9)).save(folder / "1.png")
     assert changed()
     (folder / "notes.txt").write_text("of no interest")
+    assert not changed()
+    (folder / "link").symlink_to(fill(tmp_path.with_name(f"{tmp_path.name}_more"), 1))
+    assert changed()
+    for name in ("config.json", "history.jsonl", "curves.png"):  # a run in the folder, which Train has begun since
+        (folder / name).write_text("{}")
     assert not changed()
     missing = fingerprint(**{argument: str(folder / "nowhere")})
     assert missing != fingerprint(**{argument: str(folder / "nowhere")})  # never taken as unchanged

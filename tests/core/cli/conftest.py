@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +9,13 @@ import pytest
 import torch
 
 from progressive_upsampling.core.chain import Chain, ChainConfig
+from progressive_upsampling.core.checkpoint import read_checkpoint
 from progressive_upsampling.core.cli import main
+from progressive_upsampling.core.config import to_dict
 from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.pictures import write_picture
 from progressive_upsampling.core.stage import StageConfig
+from progressive_upsampling.core.train.config import PhaseConfig, TrainConfig
 from progressive_upsampling.core.unet import UNetConfig
 from progressive_upsampling.core.upsamplers import EDSR, EDSRConfig, save_upsampler
 
@@ -63,3 +68,41 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return status, out, err
 
     return call
+
+
+@pytest.fixture
+def photos(tmp_path):
+    generator, folder = torch.Generator().manual_seed(0), tmp_path / "my photos"
+    folder.mkdir()
+    for number, size in enumerate([(61, 53), (47, 70)]):
+        coarse = torch.rand(1, 3, 9, 9, generator=generator)
+        image = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
+        write_picture(folder / f"{number}.png", image)
+    return folder
+
+
+@pytest.fixture
+def held(photos: Path) -> Path:
+    """The same pictures in a folder of their own, to validate with."""
+    return Path(shutil.copytree(photos, photos.with_name("held")))
+
+
+@pytest.fixture
+def config(tmp_path, chain_file) -> Path:
+    """Two short phases of the small chain."""
+    phase = {"crop": 4, "batch": 1, "warmup": 1, "learning_rate": 1e-3}
+    phases = (PhaseConfig(stages=1, steps=2, **phase), PhaseConfig(stages=2, steps=3, start_from=1, **phase))
+    chain = Chain.from_pretrained(chain_file).config
+    run = TrainConfig(chain=chain, phases=phases, dtype="fp32", validate_every=2, save_every=2)
+    path = tmp_path / "short.json"
+    path.write_text(json.dumps(to_dict(run)))
+    return path
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(path).tensors
+
+
+def same(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -3,9 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shutil
 import signal
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,45 +14,14 @@ from progressive_upsampling.core.cli import train
 from progressive_upsampling.core.cli.console import Console
 from progressive_upsampling.core.cli.train_plan import duration
 from progressive_upsampling.core.cli.train_report import Report
-from progressive_upsampling.core.config import to_dict
 from progressive_upsampling.core.pictures import write_picture
+from progressive_upsampling.core.squeezenet import SqueezeNet
 from progressive_upsampling.core.train import task
-from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
+from progressive_upsampling.core.train.config import PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.history import read_history
 from progressive_upsampling.core.train.recipe import read_config, recipe_names
-from progressive_upsampling.core.upsamplers import load_upsampler
 
-
-@pytest.fixture
-def photos(tmp_path):
-    generator, folder = torch.Generator().manual_seed(0), tmp_path / "my photos"
-    folder.mkdir()
-    for number, size in enumerate([(61, 53), (47, 70)]):
-        coarse = torch.rand(1, 3, 9, 9, generator=generator)
-        image = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
-        write_picture(folder / f"{number}.png", image)
-    return folder
-
-
-@pytest.fixture
-def config(tmp_path, chain_file) -> Path:
-    """Two short phases of the small chain."""
-    phase = {"crop": 4, "batch": 1, "warmup": 1, "learning_rate": 1e-3}
-    phases = (PhaseConfig(stages=1, steps=2, **phase), PhaseConfig(stages=2, steps=3, start_from=1, **phase))
-    chain = Chain.from_pretrained(chain_file).config
-    run = TrainConfig(chain=chain, phases=phases, dtype="fp32", validate_every=2, save_every=2)
-    path = tmp_path / "short.json"
-    path.write_text(json.dumps(to_dict(run)))
-    return path
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(path).tensors
-
-
-def same(a: Path, b: Path) -> bool:
-    first, second = weights(a), weights(b)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+from .conftest import same, weights
 
 
 def test_denormal_numbers_are_zero_before_anything_is_computed(run, photos, tmp_path, monkeypatch):
@@ -72,9 +39,9 @@ def test_denormal_numbers_are_zero_before_anything_is_computed(run, photos, tmp_
     assert halves == [0.0] and (torch.tensor(smallest) / 2).item() > 0
 
 
-def test_a_run_is_trained_and_said_so(run, config, photos, tmp_path):
+def test_a_run_is_trained_and_said_so(run, config, photos, held, tmp_path):
     out = tmp_path / "run"
-    status, text, _ = run("train", "--config", config, "--data", photos, "--val", photos, "--out", out)
+    status, text, _ = run("train", "--config", config, "--data", photos, "--val", held, "--out", out)
     assert status == 0 and "5 steps" in text and str(out / "last.safetensors") in text and "best" in text
     assert read_config(out / "config.json") == read_config(config)
     provenance = Chain.from_pretrained(out / "last.safetensors").provenance
@@ -189,7 +156,9 @@ def test_a_second_signal_does_not_wait_for_the_step(run, config, photos, tmp_pat
         (["--seed", "-1"], "seed: expected"),
         (["--threads", "0"], "--threads: expected"),
         (["--device", "abacus"], "--device: "),
-        (["--val", "missing"], "expected a folder"),
+        (["--val", "missing"], "val: expected a folder"),
+        (["--vgg", "missing.safetensors"], "--vgg: expected a run with loss.perceptual above 0"),
+        (["--squeezenet", "missing.safetensors"], "missing.safetensors: no such file"),
     ],
 )
 def test_a_bad_option_is_one_line_and_leaves_nothing(run, config, photos, tmp_path, monkeypatch, options, said):
@@ -200,6 +169,25 @@ def test_a_bad_option_is_one_line_and_leaves_nothing(run, config, photos, tmp_pa
     status, out, err = run("train", *chosen, "--data", photos, *options)
     assert status == 1 and out == "" and err.count("\n") == 1 and said in err
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_to_validate_by_are_refused_where_there_is_nothing_to_validate_with(
+    run, config, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "load_squeezenet", lambda path: SqueezeNet())
+    options = ["--data", photos, "--squeezenet", "some.safetensors", "--out", tmp_path / "run"]
+    status, _, err = run("train", "--config", config, *options)
+    assert status == 1 and "--squeezenet: expected pictures to validate with" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_picture_is_trained_on_with_a_word_about_it(run, config, photos, tmp_path):
+    (photos / "1.png").unlink()
+    settings = json.loads(config.read_text())
+    settings["data"]["validation"] = 0.5
+    config.write_text(json.dumps(settings))
+    status, _, err = run("train", "--config", config, "--data", photos, "--steps", "2", "--out", tmp_path / "run")
+    assert status == 0 and "there is no validation" in err and "got 1" in err
 
 
 @pytest.mark.parametrize("options", [[], ["--config", "a.json", "--recipe", "chain", "--data", "x"], ["--data"]])
@@ -288,35 +276,3 @@ def test_durations_are_told_in_the_unit_that_suits_them(seconds, text):
 
 def test_the_help_names_every_recipe(run):
     assert all(name in run("train", "--help")[1] for name in recipe_names())
-
-
-def test_a_config_names_what_it_starts_from_and_an_option_what_else(run, config, photos, tmp_path, chain_file):
-    init = shutil.copy(chain_file, tmp_path / "mine.safetensors")
-    settings = json.loads(config.read_text()) | {"init": str(init)}
-    config.write_text(json.dumps(settings))
-    options = ["--config", config, "--data", photos, "--steps", "2"]
-    assert run("train", *options, "--out", tmp_path / "a")[0] == 0
-    assert run("train", *options, "--out", tmp_path / "b", "--init", "birth")[0] == 0
-    before, started, born = (
-        weights(path) for path in (chain_file, tmp_path / "a/last.safetensors", tmp_path / "b/last.safetensors")
-    )
-    distance = [max((before[n] - other[n]).abs().max().item() for n in before) for other in (started, born)]
-    assert distance[0] < 0.01 < distance[1]
-    made = read_config(tmp_path / "a" / "config.json")
-    assert made.init == "mine" and read_config(tmp_path / "b" / "config.json").init == ""
-    # the file need not be there any more when the run goes on
-    init.unlink()
-    assert run("train", "--resume", "--data", photos, "--out", tmp_path / "a")[0] == 0
-
-
-def test_a_single_upsampler_starts_from_a_file_of_one(run, photos, tmp_path):
-    phase = PhaseConfig(stages=1, steps=2, crop=6, batch=1, warmup=0)
-    loss = LossConfig(upsampler=0, refine=0, blind=0, controller=0)
-    settings = {"phases": (phase,), "loss": loss, "dtype": "fp32", "validate_every": 0}
-    upsampler = {"kind": "fsrcnn", "scale": 3, "d": 4, "s": 2, "m": 1}
-    (tmp_path / "c.json").write_text(json.dumps(to_dict(TrainConfig(upsampler=upsampler, **settings))))
-    options = ["--config", tmp_path / "c.json", "--data", photos]
-    assert run("train", *options, "--out", tmp_path / "a")[0] == 0
-    made = tmp_path / "a" / "last.safetensors"
-    assert run("train", *options, "--out", tmp_path / "b", "--init", made)[0] == 0
-    assert load_upsampler(tmp_path / "b" / "last.safetensors").scale == 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,9 @@ def photos(tmp_path: Path) -> Path:
     for number, (height, width) in enumerate([(67, 83), (70, 66), (129, 71)]):
         save(tmp_path / "photos" / f"{number}.png", soft_picture(height, width, number))
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def held(photos: Path) -> Path:
+    """The same pictures in a folder of their own, to validate with."""
+    return Path(shutil.copytree(photos, photos.with_name("held")))

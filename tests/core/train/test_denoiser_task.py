@@ -9,6 +9,8 @@ from progressive_upsampling.core.checkpoint import read_checkpoint
 from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.denoiser_file import load_denoiser
 from progressive_upsampling.core.metrics import psnr
+from progressive_upsampling.core.perceptual_distance import PerceptualDistance
+from progressive_upsampling.core.squeezenet import SqueezeNet
 from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.data import Batch
 from progressive_upsampling.core.train.denoiser_task import SIGMA, DenoiserTask
@@ -21,7 +23,7 @@ from progressive_upsampling.core.train.task import check_fits, config_of, task_o
 from progressive_upsampling.core.train.validate import validate
 from progressive_upsampling.core.unet import UNetConfig
 
-from .conftest import tiny_chain, tiny_config
+from .conftest import noise_picture, save, tiny_chain, tiny_config
 
 SMALL = DenoiserConfig(UNetConfig(widths=(4, 8), blocks=(1, 1), heads=2, window=4, channel_window=2))
 BLIND = LossConfig(output=0, upsampler=0, refine=0, blind=1, controller=0)
@@ -47,7 +49,7 @@ def none(*_: torch.Tensor) -> dict[str, torch.Tensor]:
     return {}
 
 
-def test_a_denoiser_is_trained_stopped_and_loaded(photos, tmp_path):
+def test_a_denoiser_is_trained_stopped_and_loaded(photos, held, tmp_path):
     class Stop(Exception):
         pass
 
@@ -55,10 +57,10 @@ def test_a_denoiser_is_trained_stopped_and_loaded(photos, tmp_path):
         if done == 2:
             raise Stop
 
-    Trainer(config(), photos, tmp_path / "a", val=photos).run()
+    Trainer(config(), photos, tmp_path / "a", val=held).run()
     with pytest.raises(Stop):
-        Trainer(config(), photos, tmp_path / "b", val=photos, on_step=stop).run()
-    Trainer(config(), photos, tmp_path / "b", val=photos).run(resume=True)
+        Trainer(config(), photos, tmp_path / "b", val=held, on_step=stop).run()
+    Trainer(config(), photos, tmp_path / "b", val=held).run(resume=True)
     for name in (LAST, BEST, STATE):
         a, b = (read_checkpoint(tmp_path / run / name).tensors for run in "ab")
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
@@ -68,10 +70,25 @@ def test_a_denoiser_is_trained_stopped_and_loaded(photos, tmp_path):
     assert read_checkpoint(tmp_path / "a" / LAST).provenance["description"].startswith("denoiser trained for 4 steps")
 
 
-def test_it_learns_to_take_noise_out(photos, tmp_path):
+@pytest.mark.parametrize(("side", "distance"), [(9, None), (22, PerceptualDistance(SqueezeNet()))])
+def test_pictures_too_small_to_measure_are_found_out_at_the_start(photos, tmp_path, side, distance):
+    save(tmp_path / "small" / "a.png", noise_picture(side, side))
+    with pytest.raises(ValueError, match="val: expected pictures of at least"):
+        Trainer(config(), photos, tmp_path / "run", val=tmp_path / "small", distance=distance)
+
+
+def test_samples_are_made_of_the_smallest_pictures_that_can_be_trained_on(tmp_path):
+    save(tmp_path / "data" / "a.png", noise_picture(5, 5))
+    phase = PhaseConfig(stages=1, steps=1, crop=1, batch=1, warmup=0)
+    trainer = Trainer(config(phases=(phase,)), tmp_path / "data", tmp_path / "run")
+    trainer.run()
+    assert trainer.samples().shape[:2] == (1, 3)
+
+
+def test_it_learns_to_take_noise_out(photos, held, tmp_path):
     phase = PhaseConfig(stages=1, steps=80, crop=24, batch=4, learning_rate=0.1, warmup=0)
     run = config(phases=(phase,), optimizer="muon", validate_every=80, ema=0.9)
-    Trainer(run, photos, tmp_path / "run", val=photos).run()
+    Trainer(run, photos, tmp_path / "run", val=held).run()
     task, newborn = DenoiserTask(SMALL), DenoiserTask(SMALL).build()
     pictures = PictureFolder(photos, memory=2**20)
     before = validate(lambda image: task.outputs(newborn, image, 1, "fp32"), pictures, (1,))["x1"]

@@ -87,10 +87,10 @@ def difference(a: Path, b: Path, config: TrainConfig) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pixel", "adversarial"])
-def test_two_processes_learn_what_one_does(launch, photos, tmp_path, name):
+def test_two_processes_learn_what_one_does(launch, photos, held, tmp_path, name):
     config = tiny_config(phases=(PHASE,)) if name == "pixel" else adversarial_config()
     file = written(config, tmp_path)
-    options = ["--data", photos, "--val", photos, "--device", "cpu"]
+    options = ["--data", photos, "--val", held, "--device", "cpu"]
     for processes, out in ((1, "one"), (2, "two")):
         process = launch(processes, "--config", file, *options, "--out", tmp_path / out)
         text, _ = process.communicate(timeout=300)

@@ -27,7 +27,7 @@ TIMES = ("seconds", "wait")
 _PARENT = """
 import importlib.util, os, random, signal, sys, time
 from pathlib import Path
-root, config, photos, run, straight, kills = *map(Path, sys.argv[1:6]), int(sys.argv[6])
+root, config, photos, held, run, straight, kills = *map(Path, sys.argv[1:7]), int(sys.argv[7])
 spec = importlib.util.spec_from_file_location("package", root / "__init__.py", submodule_search_locations=[str(root)])
 sys.modules["package"] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
@@ -44,7 +44,7 @@ def train(out, last=None):
     def on_step(done, total, values):
         if last is not None and done >= last:
             raise Stop
-    trainer = Trainer(read_config(config), photos, out, val=photos, on_step=on_step)
+    trainer = Trainer(read_config(config), photos, out, val=held, on_step=on_step)
     try:
         trainer.run(resume=True)
     except Stop:
@@ -86,13 +86,13 @@ for out in (run, straight):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-def test_a_run_killed_again_and_again_is_the_run_never_killed(root, photos, tmp_path):
+def test_a_run_killed_again_and_again_is_the_run_never_killed(root, photos, held, tmp_path):
     phase = {"steps": 5000, "crop": 4, "batch": 2, "learning_rate": 1e-3, "warmup": 1, "noisy": 0.5}
     phases = (PhaseConfig(stages=1, **(phase | {"steps": 9})), PhaseConfig(stages=2, start_from=1, **phase))
     config = tiny_config(chain=tiny_chain(2), phases=phases, save_every=1, validate_every=4)
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     run, straight = tmp_path / "run", tmp_path / "straight"
-    arguments = [root, tmp_path / "config.json", photos, run, straight, KILLS]
+    arguments = [root, tmp_path / "config.json", photos, held, run, straight, KILLS]
     done = subprocess.run(
         [sys.executable, "-c", _PARENT, *map(str, arguments)],
         capture_output=True,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import warnings
 from pathlib import Path
@@ -41,6 +42,22 @@ def test_folders_are_searched_at_all_levels_and_other_files_left_alone(photos):
 def test_a_folder_is_named_by_itself_and_not_by_its_path(photos, monkeypatch):
     monkeypatch.chdir(photos)
     assert folder(Path(".")).name == "photos"
+
+
+def test_a_name_that_is_no_text_is_a_name_like_others(tmp_path, caplog):
+    """As archives of other systems leave them: Latin-1 where UTF-8 is expected."""
+    place = tmp_path / os.fsdecode(b"\xe9t\xe9")
+    try:
+        save(place / os.fsdecode(b"caf\xe9.png"), noise_picture(9, 8))
+        (place / os.fsdecode(b"bad\xe9.png")).write_text("no picture")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    save(place / os.fsdecode(b"\xe9") / "a.png", noise_picture(9, 9))
+    pictures = folder(place)
+    assert [pictures[i].shape for i in range(2)] == [(9, 8, 3), (9, 9, 3)]
+    assert len(pictures.fingerprint) == 16 and len(split(pictures, 0.5, 0)[1]) == 1
+    told = [*pictures.names, pictures.name, *pictures.skipped, *caplog.messages]
+    assert len(told) == 5 and all(text.encode() and "\\udce9" in text for text in told)
 
 
 def test_a_file_that_is_no_picture_is_named_and_skipped(photos, caplog):
@@ -204,6 +221,16 @@ def test_pictures_stay_on_their_side_when_others_are_added(tmp_path):
     after = split(many(tmp_path, 60), 0.3, 2)
     for old, new in zip(before, after, strict=True):
         assert set(old.names) < set(new.names)
+
+
+def test_small_pictures_are_all_trained_on_and_change_nothing_for_the_others(tmp_path):
+    before = split(many(tmp_path, 9), 0.4, 1)[1].names
+    for number in range(20):
+        save(tmp_path / f"small{number}.png", noise_picture(7, 90))
+    training, validation = split(folder(tmp_path), 0.4, 1, side=8)
+    assert validation.names == before and len(training) == 29 - len(before)
+    with pytest.raises(ValueError, match=r"pictures: expected at least 2 of 9x9 px or more, .*got 0"):
+        split(folder(tmp_path), 0.4, 1, side=9)
 
 
 @pytest.mark.parametrize("share", [1e-6, 1 - 1e-6])

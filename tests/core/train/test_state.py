@@ -13,6 +13,7 @@ from progressive_upsampling.core import whole_file
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from progressive_upsampling.core.config import to_dict
+from progressive_upsampling.core.pictures import PictureError, write_picture
 from progressive_upsampling.core.train.config import LossConfig, TrainConfig
 from progressive_upsampling.core.train.ema import EMA
 from progressive_upsampling.core.train.learner import Learner
@@ -70,7 +71,7 @@ def save(path: Path, parts: list[Learner], ema: EMA[Chain], counters: Counters |
 
 
 def test_a_state_comes_back_to_the_bit(tmp_path):
-    counters = Counters(3, 0, 2, 1, 30.25, 2, 1.5, "abc", 1024.0, 7)
+    counters = Counters(3, 0, 2, 1, 30.25, 2, 1.5, "abc", 1024.0, 7, "def")
     parts, ema = trained()
     save(tmp_path / "s.safetensors", parts, ema, counters)
     other_parts, other_ema = trained(seed=1)
@@ -146,13 +147,26 @@ def test_a_writing_that_fails_leaves_the_old_state(tmp_path, monkeypatch, where)
 
 
 def test_leftovers_of_killed_writings_go_and_nothing_else(tmp_path):
-    (tmp_path / "samples").mkdir()
+    for name in ("samples", "other"):
+        (tmp_path / name).mkdir()
     mine = [whole_file.beside(tmp_path / "state.safetensors"), whole_file.beside(tmp_path / "samples" / "1.png")]
     others = [tmp_path / name for name in ("state.safetensors", ".hidden", "notes.part", ".0a1b.part", "samples/1.png")]
+    others.append(whole_file.beside(tmp_path / "other" / "1.png"))
     for path in mine + others:
         path.write_text("x")
     remove_leftovers(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)
+
+
+def test_what_a_killed_writing_of_a_picture_leaves_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError))  # where the kill strikes
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(PictureError):
+        write_picture(tmp_path / "curves.png", torch.rand(1, 3, 4, 4))
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 _KILLS = 12

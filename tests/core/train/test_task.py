@@ -35,7 +35,7 @@ def config(upsampler: dict, **changes: object) -> TrainConfig:
 
 
 @pytest.mark.parametrize("upsampler", KINDS, ids=lambda kind: f"{kind['kind']}_x{kind['scale']}")
-def test_a_single_upsampler_is_trained_stopped_and_loaded(photos, tmp_path, upsampler):
+def test_a_single_upsampler_is_trained_stopped_and_loaded(photos, held, tmp_path, upsampler):
     class Stop(Exception):
         pass
 
@@ -43,10 +43,10 @@ def test_a_single_upsampler_is_trained_stopped_and_loaded(photos, tmp_path, upsa
         if done == 2:
             raise Stop
 
-    Trainer(config(upsampler), photos, tmp_path / "a", val=photos).run()
+    Trainer(config(upsampler), photos, tmp_path / "a", val=held).run()
     with pytest.raises(Stop):
-        Trainer(config(upsampler), photos, tmp_path / "b", val=photos, on_step=stop).run()
-    Trainer(config(upsampler), photos, tmp_path / "b", val=photos).run(resume=True)
+        Trainer(config(upsampler), photos, tmp_path / "b", val=held, on_step=stop).run()
+    Trainer(config(upsampler), photos, tmp_path / "b", val=held).run(resume=True)
     for name in (LAST, BEST, STATE):
         a, b = (read_checkpoint(tmp_path / run / name).tensors for run in "ab")
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name

@@ -65,9 +65,9 @@ def stop_at(step: int):
 
 
 @pytest.fixture
-def straight(photos, tmp_path) -> Path:
+def straight(photos, held, tmp_path) -> Path:
     """The run of `tiny_config`, uninterrupted."""
-    Trainer(tiny_config(), photos, tmp_path / "straight", val=photos).run()
+    Trainer(tiny_config(), photos, tmp_path / "straight", val=held).run()
     return tmp_path / "straight"
 
 
@@ -95,32 +95,32 @@ def measures(*factors: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("dtype", "optimizer"), [("fp32", "adam"), ("bf16", "adam"), ("fp32", "muon")])
-def test_a_run_stopped_after_every_step_is_the_run_never_stopped(photos, tmp_path, dtype, optimizer):
+def test_a_run_stopped_after_every_step_is_the_run_never_stopped(photos, held, tmp_path, dtype, optimizer):
     config = tiny_config(dtype=dtype, optimizer=optimizer)
-    Trainer(config, photos, tmp_path / "a", val=photos).run()
+    Trainer(config, photos, tmp_path / "a", val=held).run()
     for step in range(1, 6):
         with pytest.raises(Stop):
-            Trainer(config, photos, tmp_path / "b", val=photos, on_step=stop_at(step)).run(resume=True)
-    Trainer(config, photos, tmp_path / "b", val=photos).run(resume=True)
+            Trainer(config, photos, tmp_path / "b", val=held, on_step=stop_at(step)).run(resume=True)
+    Trainer(config, photos, tmp_path / "b", val=held).run(resume=True)
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_killed_run_goes_on_from_its_last_save(photos, straight, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_from_its_last_save(photos, held, straight, tmp_path, monkeypatch):
     run = tmp_path / "killed"
     with monkeypatch.context() as patch:
         save_as_ever = Trainer._save
         patch.setattr(Trainer, "_save", lambda self: None if self.step == 5 else save_as_ever(self))
         with pytest.raises(Stop):  # after step 5, of which only the history knows
-            Trainer(tiny_config(), photos, run, val=photos, on_step=stop_at(5)).run()
+            Trainer(tiny_config(), photos, run, val=held, on_step=stop_at(5)).run()
     assert read_checkpoint(run / STATE).config["step"] == 4 and len(read_history(run / HISTORY)) == 5
-    Trainer(tiny_config(), photos, run, val=photos).run(resume=True)
+    Trainer(tiny_config(), photos, run, val=held).run(resume=True)
     assert_same_run(straight, run)
 
 
 @pytest.mark.parametrize("where", ["forward", "optimizer", "ema"])
-def test_a_run_broken_off_inside_a_step_is_never_saved_half(photos, straight, tmp_path, monkeypatch, where):
+def test_a_run_broken_off_inside_a_step_is_never_saved_half(photos, held, straight, tmp_path, monkeypatch, where):
     run = tmp_path / "broken"
-    trainer = Trainer(tiny_config(), photos, run, val=photos)
+    trainer = Trainer(tiny_config(), photos, run, val=held)
     calls = 0
 
     def breaking(original):
@@ -145,11 +145,11 @@ def test_a_run_broken_off_inside_a_step_is_never_saved_half(photos, straight, tm
         trainer.run()
     monkeypatch.undo()
     assert read_checkpoint(run / STATE).config["step"] == (3 if where == "forward" else 2)
-    Trainer(tiny_config(), photos, run, val=photos).run(resume=True)
+    Trainer(tiny_config(), photos, run, val=held).run(resume=True)
     assert_same_run(straight, run)
 
 
-def test_a_run_stopped_while_it_validates_validates_again(photos, straight, tmp_path):
+def test_a_run_stopped_while_it_validates_validates_again(photos, held, straight, tmp_path):
     polled = 0
 
     def poll() -> None:
@@ -160,15 +160,15 @@ def test_a_run_stopped_while_it_validates_validates_again(photos, straight, tmp_
 
     run = tmp_path / "stopped"
     with pytest.raises(Stop):
-        Trainer(tiny_config(), photos, run, val=photos, poll=poll).run()
+        Trainer(tiny_config(), photos, run, val=held, poll=poll).run()
     assert "x2" not in read_history(run / HISTORY)[-1] and len(read_history(run / HISTORY)) == 4
-    Trainer(tiny_config(), photos, run, val=photos).run(resume=True)
+    Trainer(tiny_config(), photos, run, val=held).run(resume=True)
     assert_same_run(straight, run)
 
 
-def test_a_finished_run_is_left_as_it_is(straight, photos):
+def test_a_finished_run_is_left_as_it_is(straight, photos, held):
     before = files_of(straight)
-    model = Trainer(tiny_config(), photos, straight, val=photos).run(resume=True)
+    model = Trainer(tiny_config(), photos, straight, val=held).run(resume=True)
     assert files_of(straight) == before
     assert same(dict(model.state_dict()), weights(straight / LAST))
 
@@ -180,14 +180,14 @@ def test_a_run_is_not_written_over(straight, photos):
     assert (straight / STATE).read_bytes() == before
 
 
-def test_a_changed_config_is_refused(straight, photos):
+def test_a_changed_config_is_refused(straight, photos, held):
     with pytest.raises(CheckpointError, match="different: clip"):
-        Trainer(tiny_config(clip=9.0), photos, straight, val=photos).run(resume=True)
+        Trainer(tiny_config(clip=9.0), photos, straight, val=held).run(resume=True)
 
 
-def test_changed_pictures_are_reported(straight, photos, caplog):
+def test_changed_pictures_are_reported(straight, photos, held, caplog):
     save(photos / "new.png", soft_picture(66, 66))
-    Trainer(tiny_config(), photos, straight, val=photos).run(resume=True)
+    Trainer(tiny_config(), photos, straight, val=held).run(resume=True)
     assert "not those that the run was started with" in caplog.text
 
 
@@ -241,12 +241,12 @@ def test_the_noise_of_every_step_and_seed_is_its_own(photos, tmp_path, monkeypat
     assert len(set(seeds)) == 9
 
 
-def test_training_works_in_inference_mode_and_leaves_the_start_alone(photos, tmp_path):
+def test_training_works_in_inference_mode_and_leaves_the_start_alone(photos, held, tmp_path):
     with torch.inference_mode():
         init = Chain(tiny_chain())
         before = [parameter.clone() for parameter in init.parameters()]
         config = tiny_config().scaled(3).starting_from(init.config)
-        model = Trainer(config, photos, tmp_path / "run", val=photos, init=init).run()
+        model = Trainer(config, photos, tmp_path / "run", val=held, init=init).run()
         assert all(torch.equal(a, b) for a, b in zip(before, init.parameters(), strict=True))
     moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
     assert sum(moved) > len(moved) // 2 and not any(p.is_inference() for p in model.parameters())
@@ -326,7 +326,7 @@ def test_the_count_of_bad_steps_survives_a_stop(photos, tmp_path, monkeypatch):
     assert trainer.step == MAX_BAD_STEPS - 1
 
 
-def test_the_best_model_is_kept_and_more_stages_count_for_more(photos, tmp_path, monkeypatch):
+def test_the_best_model_is_kept_and_more_stages_count_for_more(photos, held, tmp_path, monkeypatch):
     scores = iter([30.0, 20.0, 21.0, 20.5])
 
     def measure(enlarge, pictures, factors, **_: object) -> dict[str, float]:
@@ -334,7 +334,7 @@ def test_the_best_model_is_kept_and_more_stages_count_for_more(photos, tmp_path,
 
     monkeypatch.setattr(loop, "validate", measure)
     phases = (PhaseConfig(stages=1, steps=1, crop=4, batch=1), PhaseConfig(stages=2, steps=3, crop=4, batch=1))
-    trainer = Trainer(tiny_config(phases=phases, validate_every=1), photos, tmp_path / "run", val=photos)
+    trainer = Trainer(tiny_config(phases=phases, validate_every=1), photos, tmp_path / "run", val=held)
     trainer.run()
     assert (trainer.counters.best, trainer.counters.best_stages, trainer.counters.best_step) == (21.0, 2, 3)
     assert read_checkpoint(tmp_path / "run" / BEST).provenance["steps"] == 3

@@ -12,7 +12,7 @@ from progressive_upsampling.core.resample import resample
 from progressive_upsampling.core.squeezenet import SqueezeNet
 from progressive_upsampling.core.train.degrade import matlab_imresize
 from progressive_upsampling.core.train.pictures import PictureFolder
-from progressive_upsampling.core.train.validate import BEST_PSNR, score, subject, validate
+from progressive_upsampling.core.train.validate import BEST_PSNR, fewest_pixels, score, subject, validate
 
 from .conftest import noise_picture, save, soft_picture, tiny_chain
 
@@ -82,3 +82,19 @@ def test_pd_squeeze_is_measured_where_there_is_something_to_measure_it_by(photos
 def test_a_score_is_higher_for_the_better_model():
     values = {"x2": 30.0, "x2_ssim": 0.9, "x2_pd": 0.2, "x4": 20.0, "x4_ssim": 0.7, "x4_pd": 0.4}
     assert [score(values, select) for select in ("psnr", "ssim", "pd")] == [25.0, 0.8, -0.3]
+
+
+@pytest.mark.parametrize("pd", [False, True])
+@pytest.mark.parametrize("factors", [(1,), (2,), (3,), (4,), (2, 4, 8)])
+def test_the_smallest_picture_that_is_let_in_can_be_measured_and_a_smaller_one_is_refused(tmp_path, factors, pd):
+    distance = PerceptualDistance(SqueezeNet()) if pd else None
+    side = fewest_pixels(factors, pd) * factors[-1]
+
+    def nothing(image: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.zeros(1, 3, *(image.shape[k] * factor for k in (2, 3))) for factor in factors]
+
+    save(tmp_path / "v" / "a.png", noise_picture(side, side))
+    assert f"x{factors[0]}_ssim" in validate(nothing, PictureFolder(tmp_path / "v", 0), factors, distance=distance)
+    save(tmp_path / "v" / "a.png", noise_picture(side, side - 1))
+    with pytest.raises(ValueError, match=f"val: expected pictures of at least {side}x{side} px"):
+        validate(nothing, PictureFolder(tmp_path / "v", 0), factors, distance=distance)
