@@ -296,7 +296,7 @@ class Chain(nn.Module):
         stage = self.stage(number)
         run = {"tile": settings.tile, "dtype": settings.dtype}
         refine = settings.detail > 0 and settings.strength > 0
-        evaluations = 1 + (settings.steps if refine else 0)
+        evaluations = int(stage.config.denoiser.regression) + (settings.steps if refine else 0)
         progress = Progress(on_step, evaluations + 2)  # those, the upsampler, and the skip with the fusion
 
         current = stage.upsample(previous, size, method=upsampler, on_step=progress.part(1), **run)
@@ -317,7 +317,7 @@ class Chain(nn.Module):
             )
             del up, sigma, noisy
         else:  # without noise the denoiser evaluates its regression alone
-            current = stage.regress(current, on_step=progress.part(1), overwrite=True, **run)
+            current = stage.regress(current, on_step=progress.part(evaluations), overwrite=True, **run)
         current = stage.skip(current, previous, settings.skip, on_step=progress.part(0.5), overwrite=True)
         if settings.fusion:
             current = stage.fuse_over(current, previous, progress.part(0.5))

@@ -56,14 +56,15 @@ class Cost:
 
 
 def chain_cost(chain: Chain, scale: int = CHAIN_SCALE) -> Cost:
-    """Cost of a chain, with one denoising step a stage (detail 0); counted on a run of it.
+    """Cost of a chain at detail 0, counted on a run of it.
 
     Args:
         chain: the chain, on any device.
         scale: factor, a power of two of at least 2.
 
     Returns:
-        The cost; parts that only work with detail above 0 (the noise controller) have 0 MACs.
+        The cost; parts that only work with detail above 0 (the noise controller, a denoiser without regression) have
+        0 MACs.
 
     Raises:
         ValueError: the scale is none of these.

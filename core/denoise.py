@@ -41,7 +41,8 @@ def denoise(
 
     The result is (1 - alpha) · regression + alpha · refined with alpha = `detail` · `detail_mask`: the straight way
     from the least error to the most natural texture (arXiv 2107.02555). Where sigma falls under one grey level, alpha
-    falls with it to 0, so that no noise means exactly the regression.
+    falls with it to 0, so that no noise means exactly the regression. Of a model without one (see `DenoiserConfig`)
+    the regression is the conditioning image.
 
     Args:
         model: the denoiser; images must be on its device.
@@ -66,8 +67,8 @@ def denoise(
         TypeError, ValueError: an argument is not as described.
 
     Number of evaluations:
-        1 for the regression or the blind estimate, and `steps` more where `detail` and sigma ask for refinement.
-        Where alpha is 1 everywhere, the regression is left out.
+        1 for the regression, if the model has one, or the blind estimate, and `steps` more where `detail` and sigma
+        ask for refinement. Where alpha is 1 everywhere, the regression is left out.
     """
     check_image(noisy, "noisy", (3,))
     check_map(sigma, noisy)
@@ -88,7 +89,8 @@ def denoise(
         alpha = alpha * detail_mask.float()
     refine = bool((alpha > 0).any())
     whole = bool((alpha == 1).all()) and conditioning is not None
-    evaluations = (steps if refine else 0) + (0 if whole else 1)
+    known = whole or (conditioning is not None and not model.config.regression)
+    evaluations = (steps if refine else 0) + (0 if known else 1)
     progress = Progress(on_step, evaluations)
     run = _Evaluator(model, noisy, tile, dtype, progress)
     sigma = sigma.expand(noisy.shape[0], -1, -1, -1)
@@ -98,8 +100,9 @@ def denoise(
         y = regression = first.blind(noisy, sigma)
     else:
         y = conditioning.float()
-        regression = y if whole else run.regression(y)  # with alpha = 1 everywhere it has no part
+        regression = y if known else run.regression(y)  # with alpha = 1 everywhere it has no part
     if not refine:
+        progress.finish()
         return regression.clamp(0, 1)
     refined = sample(lambda z, y, eta: run.estimate(z, y, sigma, eta), noisy - y, y, steps)
     return regression.lerp(refined, alpha).clamp(0, 1)
@@ -130,6 +133,9 @@ def regress(
     """
     check_image(image, "image", (3,))
     run = _Evaluator(model, image, tile, dtype, Progress(on_step, 1))
+    if not model.config.regression:
+        run.progress.finish()
+        return torch.clamp(image.float(), 0, 1, out=out)
     return run.regression(image.float(), out).clamp_(0, 1)
 
 

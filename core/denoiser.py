@@ -37,15 +37,19 @@ class DenoiserConfig:
         unet: shape of the network; 8 channels in (state 3, image 3, log noise level 1, time 1) and 3 out.
         sigma_r: root mean square of x - y over the training data, in units of the 0..1 image.
         conditioned: whether it was trained to estimate from a conditioning image, too; else it is for blind use alone.
+        regression: whether its estimate without noise is better than the conditioning image. Else that image itself is
+            the estimate of least error, and the network works on noise alone.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
     sigma_r: float = 0.04
     conditioned: bool = True
+    regression: bool = True
 
     def __post_init__(self) -> None:
         check_number(self.sigma_r, "sigma_r", above=0)
         check_choice(self.conditioned, "conditioned", (False, True))
+        check_choice(self.regression, "regression", (False, True))
         if (self.unet.in_channels, self.unet.out_channels) != (8, 3):
             got = (self.unet.in_channels, self.unet.out_channels)
             raise ValueError(f"unet: expected 8 channels in and 3 out, got {got}")
@@ -87,9 +91,9 @@ class Denoiser(nn.Module):
         """The estimate of the true image from y alone, not clamped: that of eta = 1 without noise, y + sigma_r F.
 
         Args:
-            y: [B, 3, H, W] in 0..1.
+            y: [B, 3, H, W] in 0..1; itself the estimate where the config has no regression.
         """
-        return self.whole(Regressed(self), y)
+        return self.whole(Regressed(self), y) if self.config.regression else y
 
     def blind(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """The estimate from a noisy image alone, not clamped: x_hat = noisy + tau F, tau = sqrt(sigma_r² + s²).

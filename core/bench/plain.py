@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..attention import WindowAttention
 from ..chain import Chain
+from ..denoiser import Denoiser
 from ..fusion import fuse
 from ..resample import resample
 from ..residual import skip
@@ -36,17 +37,20 @@ class PlainChain:
         for number in range(1, stages + 1):
             stage = self._chain.stage(number)
             up = stage.upsampler(image).clamp(0, 1)
-            ones = up.new_ones(1, 1, 1, 1)
-            x = torch.cat([torch.zeros_like(up), up - 0.5, torch.zeros_like(up[:, :2])], 1)
-            denoiser = stage.denoiser
-            c_out, b = denoiser.coefficients(torch.zeros_like(ones), ones)[1::2]
-            x[:, 6] = (b / denoiser.config.sigma_r).log().item()
-            x[:, 7] = 1.0
-            current = (up + c_out * denoiser.unet(x)).clamp(0, 1)
+            current = _regressed(stage.denoiser, up) if stage.denoiser.config.regression else up
             before = resample(image, (up.shape[2], up.shape[3])).clamp(0, 1)
             current = skip(current, before, "weighted", model=stage.skip_weights)
             image = fuse([before, current], "learned", model=stage.weights).image
         return image
+
+
+def _regressed(denoiser: Denoiser, up: Tensor) -> Tensor:
+    ones = up.new_ones(1, 1, 1, 1)
+    x = torch.cat([torch.zeros_like(up), up - 0.5, torch.zeros_like(up[:, :2])], 1)
+    c_out, b = denoiser.coefficients(torch.zeros_like(ones), ones)[1::2]
+    x[:, 6] = (b / denoiser.config.sigma_r).log().item()
+    x[:, 7] = 1.0
+    return (up + c_out * denoiser.unet(x)).clamp(0, 1)
 
 
 def blended_tiles(
