@@ -3,8 +3,8 @@
     python -m tests.tools.ablation --data FOLDER [--scale 8] [--squeezenet FILE] [--model NAME|FILE] [--list FILE]
 
 Nothing is trained anew: a part that is left out was there while the others learned, so that what it is worth is shown
-as it is used, and not what a chain trained without it would do. The rows from "upsampler" to "chain" add one part
-after the other; below, the chain adds texture from noise of each kind (detail 1, one seed), or lacks one attention.
+as it is used, and not what a chain trained without it would do. The rows from "upsampler" to "+ regression" add one
+part after the other, at detail 0; the chain's config says whether its denoisers have a regression. Below, the chain adds texture from noise of each kind (detail 1, one seed), and from learned noise without one attention.
 The table is Markdown.
 """
 
@@ -13,20 +13,20 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from progressive_upsampling.core.adaptive_noise import MODES
 from progressive_upsampling.core.attention import ChannelAttention, SpatialAttention, WindowAttention
-from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.chain import Chain, ChainConfig
 from progressive_upsampling.core.evaluate import Method
 from progressive_upsampling.core.row_stream import Local, Stream
 from progressive_upsampling.core.sizes import stage_sizes
 
 from .variants import compare
 
-WHOLE = "+ fusion: the chain"
 ATTENTIONS = {
     "self-attention": WindowAttention,
     "channel attention": ChannelAttention,
@@ -55,6 +55,14 @@ def without(chain: Chain, kind: type[nn.Module]) -> Chain:
     return lame
 
 
+def regressing(chain: Chain, whether: bool) -> Chain:
+    """A copy of a chain with the denoisers' regression on or off."""
+    stages = [replace(s, denoiser=replace(s.denoiser, regression=whether)) for s in chain.config.stages]
+    other = Chain(ChainConfig(tuple(stages)))
+    other.load_state_dict(chain.state_dict())
+    return other.eval()
+
+
 def upsampled(chain: Chain, dtype: str) -> Method:
     """The stages' upsamplers alone."""
 
@@ -73,13 +81,14 @@ def variants(chain: Chain, dtype: str = "fp32") -> dict[str, Method]:
     def with_(model: Chain, **settings: object) -> Method:
         return lambda image, scale: model(image, scale=scale, dtype=dtype, **settings)
 
+    bare = regressing(chain, False)
     return {
         "upsampler": upsampled(chain, dtype),
-        "+ denoiser": with_(chain, skip=0.0, fusion=False),
-        "+ skip": with_(chain, fusion=False),
-        WHOLE: with_(chain),
-        **{f"chain with {mode} noise": with_(chain, noise=mode, detail=1.0) for mode in MODES},
-        **{f"chain without {name}": with_(without(chain, kind)) for name, kind in ATTENTIONS.items()},
+        "+ skip": with_(bare, fusion=False),
+        "+ fusion": with_(bare),
+        "+ regression": with_(regressing(chain, True)),
+        **{f"{mode} noise": with_(chain, noise=mode, detail=1.0) for mode in MODES},
+        **{f"without {name}": with_(without(chain, kind), detail=1.0) for name, kind in ATTENTIONS.items()},
     }
 
 

@@ -10,7 +10,7 @@ from progressive_upsampling.core.attention import WindowAttention
 from progressive_upsampling.core.chain import Chain
 
 from ..core.tiny import picture, random_chain
-from .ablation import ATTENTIONS, WHOLE, main, variants, without
+from .ablation import ATTENTIONS, main, regressing, variants, without
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +18,17 @@ def chain() -> Chain:
     return random_chain(2)
 
 
-def test_every_part_changes_the_picture_and_the_last_row_is_the_chain(chain: Chain) -> None:
+@pytest.mark.parametrize(("regression", "row"), [(True, "+ regression"), (False, "+ fusion")])
+def test_every_part_changes_the_picture_and_one_row_is_the_chain(chain: Chain, regression: bool, row: str) -> None:
+    chain = regressing(chain, regression)
     image = picture(13, 10)
     with torch.no_grad():
         found = {name: method(image, 4) for name, method in variants(chain).items()}
-    assert torch.equal(found[WHOLE], chain(image, scale=4, dtype="fp32"))
+    assert torch.equal(found[row], chain(image, scale=4, dtype="fp32"))
     assert all(result.shape == (1, 3, 52, 40) for result in found.values())
     for one, other in itertools.pairwise(found):
         assert not torch.equal(found[one], found[other]), f"{one}, {other}"
-    assert all(not torch.equal(found[f"chain without {name}"], found[WHOLE]) for name in ATTENTIONS)
+    assert all(not torch.equal(found[f"without {name}"], found["learned noise"]) for name in ATTENTIONS)
 
 
 def test_switching_attention_off_leaves_the_chain_alone(chain: Chain) -> None:
