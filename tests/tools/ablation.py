@@ -4,7 +4,8 @@
 
 Nothing is trained anew: a part that is left out was there while the others learned, so that what it is worth is shown
 as it is used, and not what a chain trained without it would do. The rows from "upsampler" to "+ regression" add one
-part after the other, at detail 0; the chain's config says whether its denoisers have a regression. Below, the chain adds texture from noise of each kind (detail 1, one seed), and from learned noise without one attention.
+part after the other, at detail 0; the chain's config says whether its denoisers have a regression. Below, the chain
+adds texture from noise of each kind (detail 1, one seed), and from learned noise without one attention.
 The table is Markdown.
 """
 
