@@ -77,7 +77,7 @@ def _cost(cost: Cost) -> list[str]:
     if not cost.stages:
         lines.append(f"MACs         {cost.macs / 1e3:,.1f} thousand per output pixel (x{cost.scale})")
         return [*lines, f"halo         {_halo(cost.parts[0].halo)} of the input"]
-    run = f"whole x{cost.scale} chain, one denoising step"
+    run = f"whole x{cost.scale} chain, detail 0"
     lines.append(f"MACs         {cost.macs / 1e3:,.0f} thousand per output pixel ({run})")
     for number, macs in enumerate(cost.stages, 1):
         lines.append(f"  stage {number}    {macs / 1e3:,.0f} thousand per pixel of its own result")

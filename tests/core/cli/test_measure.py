@@ -167,7 +167,7 @@ def test_info_shows_config_provenance_and_cost_of_a_chain(run, chain_file):
     assert status == 0 and "a small chain for tests" in out and "window: 4" in out
     assert f"parameters   {sum(p.numel() for p in chain.parameters()):,}" in out
     assert "stage 1 denoiser" in out and f"{chain.stage(1).denoiser.halo} px" in out
-    assert "whole x8 chain, one denoising step" in out
+    assert "whole x8 chain, detail 0" in out
 
 
 def test_info_shows_the_whole_card_on_lines_that_can_be_read(run, network_file, tmp_path):

@@ -42,7 +42,7 @@ def _card(model: Bundled, record: Mapping[str, Any]) -> str:
     rows = {"kind": f"{checkpoint.kind}, format {checkpoint.version}", "network": network(checkpoint)}
     rows["parameters"] = f"{record['parameters']:,}, {_stored(model)}"
     if "macs" in record:
-        at = " of the ×8 chain with one denoising step" if checkpoint.kind == "chain" else ""
+        at = " of the ×8 chain at detail 0" if checkpoint.kind == "chain" else ""
         rows["multiply-adds"] = f"{record['macs'] / 1e3:,.0f} thousand per output pixel{at}"
     rows |= {label: f"`{text}`" if label == "command" else text for label, text in told.items()}
     rows["SHA-256 of the tensors"] = f"`{model.digest}`"
