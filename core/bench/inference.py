@@ -181,10 +181,12 @@ def _quality(device: torch.device, chain: Chain, data: Path, peer: LayerGraph | 
             beyond += float((difference > ALLOWED).float().mean())
     rows = [["×8", "Y-PSNR"]] + [[name, f"{sum(values) / len(values):.3f}"] for name, values in sums.items()]
     figures = [Figure(f"Y-PSNR ×8, {name}", sum(values) / len(values), "dB", "higher") for name, values in sums.items()]
-    notes = [
-        f"{_formats(device)[0]} and float32 differ by at most {255 * worst:.1f}/255, by more than 2/255 on "
-        f"{beyond / len(pictures):.4%} of all values"
-    ]
+    notes = []
+    if len(_formats(device)) > 1:
+        notes.append(
+            f"{_formats(device)[0]} and float32 differ by at most {255 * worst:.1f}/255, by more than 2/255 on "
+            f"{beyond / len(pictures):.4%} of all values"
+        )
     return Report(f"quality on the {len(pictures)} pictures of {data.name}", rows, notes, figures)
 
 
