@@ -9,8 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.checks import MAX_SIDE as LONGEST
-from ..core.checks import check_map
+from ..core.checks import MAX_SIDE, check_map
 from ..core.denoise import STEPS
 from ..core.layout import bhwc_shape, from_bhwc, map_at, mask_to_map
 from ..core.noise import MAX_SEED
@@ -18,7 +17,7 @@ from ..core.precision import DTYPES
 from ..core.sizes import MAX_SCALE, target_size
 
 CATEGORY = "Progressive Upsampling"
-MAX_SIDE = 16384
+WIDEST = 16384  # pixels that the widgets take
 NOISE_SEED = (
     "Which noise is drawn. The same seed gives the same picture, whatever the tile size, the "
     "device or the other images of the batch."
@@ -56,8 +55,8 @@ def scale_inputs(default: float) -> list[Any]:
             step=0.05,
             tooltip="Size of the result in multiples of the input's size. Used while width and height are 0.",
         ),
-        io.Int.Input("width", default=0, min=0, max=MAX_SIDE, tooltip=f"Width in pixels. {either}"),
-        io.Int.Input("height", default=0, min=0, max=MAX_SIDE, tooltip=f"Height in pixels. {either}"),
+        io.Int.Input("width", default=0, min=0, max=WIDEST, tooltip=f"Width in pixels. {either}"),
+        io.Int.Input("height", default=0, min=0, max=WIDEST, tooltip=f"Height in pixels. {either}"),
     ]
 
 
@@ -153,9 +152,9 @@ def wanted_size(before: tuple[int, int], scale: float, width: int, height: int) 
     if not width and not height:
         return target_size(H, W, scale, None)
     size = (height or max(round(H * width / W), 1), width or max(round(W * height / H), 1))
-    if max(size) > LONGEST:
+    if max(size) > MAX_SIDE:
         name, given = ("width", width) if width else ("height", height)
-        raise ValueError(f"{name}: expected at most {LONGEST} pixels a side, got {given}, which makes {size}")
+        raise ValueError(f"{name}: expected at most {MAX_SIDE} pixels a side, got {given}, which makes {size}")
     return target_size(H, W, None, size)
 
 

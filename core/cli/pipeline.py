@@ -99,12 +99,14 @@ def _worked(batch: list[Loaded], work: Work, failed: Failed) -> list[tuple[Loade
     except ValueError as error:
         for one in batch:
             failed(one.job, error)
+        return []
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        if len(batch) > 1:
-            return [done for one in batch for done in _worked([one], work, failed)]
-        failed(batch[0].job, _too_large(batch[0].job))
+    # only here: the error holds what the failed attempt had in memory
+    if len(batch) > 1:
+        return [done for one in batch for done in _worked([one], work, failed)]
+    failed(batch[0].job, _too_large(batch[0].job))
     return []
 
 

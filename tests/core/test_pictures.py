@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import io
-import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +8,12 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from progressive_upsampling.core import picture_output
 from progressive_upsampling.core.pictures import (
     Picture,
     PictureError,
     PictureWarning,
-    check_output,
     find_pictures,
     read_picture,
-    write_atomic,
     write_picture,
 )
 
@@ -307,90 +302,6 @@ def test_exif_that_cannot_be_read_is_left_out_and_said(tmp_path, monkeypatch):
     assert picture.image.shape == (1, 3, 6, 8) and picture.exif is None
 
 
-@pytest.mark.parametrize("name", ["x", "x.xyz", "x.gif", "x.safetensors"])
-def test_an_unknown_output_format_is_refused_before_and_at_writing(tmp_path, name):
-    for write in (
-        lambda: check_output(tmp_path / name),
-        lambda: write_picture(tmp_path / name, noise(2, 2, 3)),
-    ):
-        with pytest.raises(PictureError, match="ending in"):
-            write()
-    assert empty_folder(tmp_path)
-
-
-def test_an_output_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(PictureError, match="does not exist"):
-        check_output(tmp_path / "no" / "x.png")
-
-
-def test_a_folder_as_output_file_is_refused(tmp_path):
-    (tmp_path / "x.png").mkdir()
-    with pytest.raises(PictureError, match="folder"):
-        check_output(tmp_path / "x.png")
-
-
-def test_a_read_only_folder_is_refused_before_any_work(tmp_path):
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    folder.chmod(0o555)
-    if os.access(folder, os.W_OK):  # the administrator writes anywhere, except where the system refuses
-        folder = Path("/proc")
-        if not folder.is_dir():
-            pytest.skip("nowhere on this machine is read-only to this user")
-    with pytest.raises(PictureError, match="cannot be written"):
-        check_output(folder / "x.png")
-
-
-def test_a_picture_too_large_for_the_format_is_refused_before_any_work(tmp_path):
-    check_output(tmp_path / "x.png", (20000, 20000))
-    with pytest.raises(PictureError, match="16383"):
-        check_output(tmp_path / "x.webp", (8, 20000))
-
-
-def test_checking_leaves_nothing_behind(tmp_path):
-    check_output(tmp_path / "x.png", (8, 8))
-    assert empty_folder(tmp_path)
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "x.png"
-    path.write_bytes(b"old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(picture_output.os, "replace", full)
-    with pytest.raises(PictureError, match="no space left"):
-        write_picture(path, noise(8, 8, 3))
-    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(picture_output.os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomic(tmp_path / "x.json", b"{}")
-    assert empty_folder(tmp_path)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
-def test_written_files_have_the_usual_permissions(tmp_path):
-    (tmp_path / "plain").write_bytes(b"")
-    write_picture(tmp_path / "x.png", noise(2, 2, 3))
-    assert (tmp_path / "x.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-@pytest.mark.parametrize(
-    "image", [torch.zeros(2, 3, 4, 4), torch.zeros(1, 5, 4, 4), torch.full((1, 3, 4, 4), torch.nan)]
-)
-def test_what_is_not_one_image_is_refused(tmp_path, image):
-    with pytest.raises(ValueError, match="image"):
-        write_picture(tmp_path / "x.png", image)
-    assert empty_folder(tmp_path)
-
-
 def test_a_folder_lists_its_pictures_by_name(tmp_path):
     for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(b"x")
@@ -398,15 +309,3 @@ def test_a_folder_lists_its_pictures_by_name(tmp_path):
     assert [path.name for path in find_pictures(tmp_path)] == ["a.jpg", "b.PNG"]
     with pytest.raises(PictureError, match="missing"):
         find_pictures(tmp_path / "missing")
-
-
-@pytest.mark.parametrize(("suffix", "kept"), [(".jpg", False), (".png", True), (".webp", True), (".tif", True)])
-def test_exif_that_a_format_cannot_hold_does_not_cost_the_picture(tmp_path, suffix, kept):
-    exif = Image.Exif()
-    exif[0x8769] = {0x9286: b"ASCII\0\0\0" + b"x" * 70_000}  # a user's comment
-    like = Picture(torch.rand(1, 3, 4, 5), exif=exif.tobytes())
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        write_picture(tmp_path / f"out{suffix}", like.image, like)
-    assert [("EXIF" in str(one.message)) for one in said] == ([] if kept else [True])
-    assert (read_picture(tmp_path / f"out{suffix}").exif is not None) == kept

@@ -106,3 +106,8 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def same(a: Path, b: Path) -> bool:
     first, second = weights(a), weights(b)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def files(folder: Path) -> list[str]:
+    """What is in a folder, at all levels."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

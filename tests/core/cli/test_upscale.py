@@ -10,17 +10,14 @@ from PIL import Image
 
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.cli import models, upscale
-from progressive_upsampling.core.cli.pipeline import Job, grouped
-from progressive_upsampling.core.pictures import PictureError, read_picture, write_picture
+from progressive_upsampling.core.pictures import read_picture, write_picture
 from progressive_upsampling.core.resample import METHODS, resample
+
+from .conftest import files
 
 
 def levels(image: torch.Tensor) -> torch.Tensor:
     return (image.clamp(0, 1) * 255 + 0.5).floor() / 255
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def test_the_command_gives_what_the_chain_gives(run, picture, chain_file, tmp_path):
@@ -145,32 +142,6 @@ def test_a_comparison_sheet_is_written(run, picture, chain_file, tmp_path):
     assert read_picture(sheet).image.shape[-1] > 3 * 400
 
 
-def test_a_folder_becomes_a_folder_of_png_files(run, picture, chain_file, tmp_path):
-    write_picture(picture.with_name("other.jpg"), torch.rand(1, 1, 5, 6))
-    picture.with_name("notes.txt").write_text("not a picture")
-    out = tmp_path / "a" / "b"
-    status, _, err = run("upscale", picture.parent, out, "--model", chain_file, "--scale", "2")
-    assert status == 0 and err.count("pixels in") == 2
-    assert files(out) == ["other.png", "photo.png"]
-    assert run("upscale", picture, tmp_path / "single.png", "--model", chain_file, "--scale", "2")[0] == 0
-    assert (tmp_path / "single.png").read_bytes() == (out / "photo.png").read_bytes()
-
-
-def test_unreadable_pictures_of_a_folder_are_named_and_the_others_done(run, picture, tmp_path):
-    picture.with_name("broken.png").write_text("text")
-    out = tmp_path / "out"
-    status, _, err = run("upscale", picture.parent, out, "--model", "bicubic", "--scale", "2")
-    assert status == 1 and "broken.png" in err and "1 of 2" in err
-    assert files(out) == ["photo.png"]
-
-
-def test_two_pictures_of_one_stem_are_refused_before_any_work(run, picture, tmp_path):
-    write_picture(picture.with_name("PHOTO.jpg"), torch.rand(1, 3, 5, 6))
-    status, _, err = run("upscale", picture.parent, tmp_path / "out", "--model", "bicubic")
-    assert status == 1 and "photo.png" in err and "PHOTO.jpg" in err
-    assert not (tmp_path / "out").exists()
-
-
 def test_quiet_is_quiet(run, picture, tmp_path):
     assert run("upscale", picture, tmp_path / "out.png", "--model", "bicubic", "--quiet") == (0, "", "")
 
@@ -234,7 +205,6 @@ def test_a_bad_checkpoint_is_one_line_and_leaves_nothing(run, picture, chain_fil
 
 @pytest.mark.parametrize("name", ["out.gif", "out", "in", "no/folder/out.png"])
 def test_an_output_that_cannot_be_written_is_said_before_the_model_is_loaded(run, picture, tmp_path, monkeypatch, name):
-    from progressive_upsampling.core.cli import upscale
 
     monkeypatch.setattr(upscale, "load_model", lambda *_: pytest.fail("the model was loaded"))
     status, _, err = run("upscale", picture, tmp_path / name)
@@ -242,7 +212,6 @@ def test_an_output_that_cannot_be_written_is_said_before_the_model_is_loaded(run
 
 
 def test_a_read_only_output_folder_is_said_before_the_model_is_loaded(run, picture, tmp_path, monkeypatch):
-    from progressive_upsampling.core.cli import upscale
 
     monkeypatch.setattr(upscale, "load_model", lambda *_: pytest.fail("the model was loaded"))
     folder = tmp_path / "locked"
@@ -284,99 +253,12 @@ def test_a_run_that_is_cut_short_leaves_nothing(run, picture, chain_file, tmp_pa
     assert files(tmp_path) == before
 
 
-def test_pictures_without_any_content_in_a_folder_are_an_error(run, tmp_path):
-    (tmp_path / "empty").mkdir()
-    status, _, err = run("upscale", tmp_path / "empty", tmp_path / "out", "--model", "bicubic")
-    assert status == 1 and "no pictures" in err and not (tmp_path / "out").exists()
-
-
 def test_a_picture_too_large_for_its_format_is_said_before_the_model_is_loaded(run, tmp_path, monkeypatch):
-    from progressive_upsampling.core.cli import upscale
 
     monkeypatch.setattr(upscale, "load_model", lambda *_: pytest.fail("the model was loaded"))
     write_picture(tmp_path / "wide.png", torch.rand(1, 3, 2, 3000))
     status, _, err = run("upscale", tmp_path / "wide.png", tmp_path / "out.webp", "--scale", "8")
     assert status == 1 and "16383" in err
-
-
-def test_pictures_of_one_size_go_through_the_model_together(run, chain_file, tmp_path, monkeypatch):
-    source = tmp_path / "in"
-    source.mkdir()
-    for number in range(5):
-        write_picture(source / f"{number}.png", torch.rand(1, 3, 12, 9))
-    write_picture(source / "wide.png", torch.rand(1, 3, 9, 12))
-    write_picture(source / "alpha.png", torch.rand(1, 4, 12, 9))
-    stages_of, batches = Chain.stages_of, []
-
-    def counted(self, image, *args, **kwargs):
-        batches.append(tuple(image.shape))
-        return stages_of(self, image, *args, **kwargs)
-
-    monkeypatch.setattr(models.Chain, "stages_of", counted)
-    options = ["--model", chain_file, "--scale", "2", "--dtype", "fp32"]
-    status, _, err = run("upscale", source, tmp_path / "out", *options)
-    assert status == 0 and err.count("pixels in") == 7
-    assert batches == [(5, 3, 12, 9), (1, 4, 12, 9), (1, 3, 9, 12)]
-    for path in source.iterdir():
-        assert run("upscale", path, tmp_path / "alone.png", *options)[0] == 0
-        alone, together = (read_picture(p).image for p in (tmp_path / "alone.png", tmp_path / "out" / path.name))
-        assert (alone - together).abs().max() < 1.5 / 255
-
-
-def test_groups_hold_a_megapixel_of_results_and_keep_the_order_of_names(tmp_path):
-    jobs = []
-    for name, size in (("a", (10, 10)), ("b", (20, 10)), ("c", (10, 10)), ("d", (10, 10)), ("e", (10, 10))):
-        write_picture(tmp_path / f"{name}.png", torch.rand(1, 3, *size))
-        jobs.append(Job(tmp_path / f"{name}.png", tmp_path / f"{name}_large.png"))
-    (tmp_path / "f.png").write_text("text")
-    jobs.append(Job(tmp_path / "f.png", tmp_path / "f_large.png"))
-    groups = grouped(jobs, lambda height, width: 400_000 if (height, width) == (10, 10) else 1)
-    assert [[job.source.stem for job in group] for group in groups] == [["a", "c"], ["b"], ["d", "e"], ["f"]]
-
-
-def test_a_picture_that_cannot_be_written_does_not_stop_the_others(run, chain_file, tmp_path, monkeypatch):
-    source = tmp_path / "in"
-    source.mkdir()
-    for number in range(3):
-        write_picture(source / f"{number}.png", torch.rand(1, 3, 6, 5))
-    write = upscale.write_picture
-
-    def fail_on_the_second(path, *args):
-        if path.name == "1.png":
-            raise PictureError(f"{path}: no space left")
-        write(path, *args)
-
-    monkeypatch.setattr(upscale, "write_picture", fail_on_the_second)
-    status, _, err = run("upscale", source, tmp_path / "out", "--model", "bicubic", "--scale", "2")
-    assert status == 1 and "1.png: no space left" in err and "1 of 3" in err
-    assert files(tmp_path / "out") == ["0.png", "2.png"]
-
-
-def test_a_picture_that_memory_does_not_hold_is_named_and_the_others_are_done(run, tmp_path, monkeypatch):
-    source = tmp_path / "in"
-    source.mkdir()
-    for number in range(4):
-        write_picture(source / f"{number}.png", torch.full((1, 3, 6, 5), 0.2 * number))
-    stages = models.Model.stages
-
-    def short_of_memory(self, image, *args, **kwargs):
-        if image.shape[0] > 1 or 0.3 < image.mean() < 0.5:  # the batch, and one of its pictures
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
-        return stages(self, image, *args, **kwargs)
-
-    monkeypatch.setattr(models.Model, "stages", short_of_memory)
-    status, _, err = run("upscale", source, tmp_path / "out", "--model", "bicubic", "--scale", "2")
-    assert status == 1 and "2.png: not enough memory" in err and "1 of 4" in err
-    assert files(tmp_path / "out") == ["0.png", "1.png", "3.png"]
-
-
-def test_a_fault_of_the_code_is_not_taken_for_want_of_memory(run, picture, tmp_path, monkeypatch):
-    def broken(*_args, **_kwargs):
-        raise RuntimeError("sizes do not match")
-
-    monkeypatch.setattr(models.Model, "stages", broken)
-    status, _, err = run("upscale", picture.parent, tmp_path / "out", "--model", "bicubic")
-    assert status == 1 and "sizes do not match" in err
 
 
 @pytest.mark.parametrize("taken", ["in/photo.png", "out.png", "mask.png"])
