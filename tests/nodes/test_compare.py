@@ -102,6 +102,18 @@ def test_one_at_a_time_gives_what_all_at_once_give(
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("references", [1, 3])
+def test_each_image_of_a_batch_is_compared_as_if_alone(picture: Picture, references: int) -> None:
+    image = torch.cat([picture(seed=seed) for seed in range(3)])
+    reference = torch.cat([picture(seed=7 + seed) for seed in range(references)])
+    text, beside, heat = call(Compare, image=image, reference=reference)
+    for number in range(3):
+        other = reference[min(number, references - 1)][None]
+        alone = call(Compare, image=image[number : number + 1], reference=other)
+        assert f"image {number + 1}\n{alone[0]}" in text
+        assert torch.equal(beside[number], alone[1][0]) and torch.equal(heat[number], alone[2][0])
+
+
 @pytest.mark.parametrize("measure", ["psnr", "ssim"])
 def test_cancel_does_not_wait_for_the_measure_after_next(
     picture: Picture, measure: str, monkeypatch: pytest.MonkeyPatch
