@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .adaptive_noise import NoiseController, NoiseControllerConfig, adaptive_sigma, gradient_map, laplace_nll
 from .attention import ChannelAttention, SpatialAttention, WindowAttention
+from .back_projection import back_project
 from .chain import Chain, ChainConfig, Settings
 from .checkpoint import Checkpoint, CheckpointError, bundled, read_checkpoint, write_checkpoint
 from .denoise import denoise
@@ -78,6 +79,7 @@ __all__ = [
     "UNetConfig",
     "WindowAttention",
     "adaptive_sigma",
+    "back_project",
     "build_upsampler",
     "bundled",
     "denoise",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .adaptive_noise import MODES
+from .back_projection import back_project
 from .checkpoint import CheckpointError, load_into, read_checkpoint, resolve, write_checkpoint
 from .checks import check_choice, check_image, check_integer, check_map, check_number
 from .config import from_dict, to_dict
@@ -28,6 +29,7 @@ DEFAULT = "default"
 KIND = "chain"
 GROUP_PIXELS = 1 << 20  # small images run together, up to this many output pixels
 PREVIEW_SIDE = 512
+PROJECTION_COST = 1 / 32  # of a pixel, where a stage's is 1
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -40,13 +42,21 @@ def _default_stages() -> tuple[StageConfig, ...]:
 
 @dataclass(frozen=True)
 class ChainConfig:
-    """Stages in order. Further stages use the last one's weights: it is trained on its own output."""
+    """What a chain is made of.
+
+    Attributes:
+        stages: in order. Further stages use the last one's weights: it is trained on its own output.
+        back_projection: whether the last result is brought back to the image that it began with, see
+            `core.back_projection`; for a chain that learned from pictures reduced by bicubic.
+    """
 
     stages: tuple[StageConfig, ...] = _default_stages()
+    back_projection: bool = False
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("stages: expected at least one, got none")
+        check_choice(self.back_projection, "back_projection", (False, True))
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,8 @@ class Settings:
         detail: 0 = least error, 1 = most texture.
         detail_mask: [B or 1, 1, h, w] in 0..1 of any size, multiplier on detail at every pixel: brought to the size of
             each stage by bilinear. None is 1 everywhere.
-        skip: multiplier on the residual skip, 0 = off, 1 = as trained.
+        skip: multiplier on the residual skips, 0 = off, 1 = as trained: on that from stage to stage, and on the
+            back-projection of a chain that has it.
         fusion: whether the scales are fused after each stage.
         tile: side of the square whose area is run at a time, in pixels, None to choose; does not change the result.
         dtype: "auto", "fp32", "bf16" or "fp16".
@@ -220,7 +231,8 @@ class Chain(nn.Module):
             scale: 0 < scale <= 64, both sides alike. Not above 1 only resamples.
             size: (height, width) in pixels instead, any aspect ratio.
             upsampler: takes the place of the stages' own: a method of `resample`, the name of a bundled upsampler or
-                its file, a network of `core.upsamplers` on the chain's device, or a function that enlarges.
+                its file, a network of `core.upsamplers` on the chain's device, or a function that enlarges. Nothing is
+                projected back then: such a network may clean what it enlarges.
             on_step: progress, with previews; may raise to cancel.
             **settings: the fields of `Settings`.
 
@@ -276,12 +288,21 @@ class Chain(nn.Module):
         upsampler: Enlarge | nn.Module | str | None,
         on_step: OnStep,
     ) -> list[Tensor]:
-        progress = Progress(on_step, sum(h * w for h, w in sizes))
+        projected = self.config.back_projection and upsampler is None
+        costs = [h * w for h, w in sizes]
+        projection_cost = PROJECTION_COST * costs[-1] if projected else 0.0
+        progress = Progress(on_step, sum(costs) + projection_cost)
         outputs: list[Tensor] = []
-        for number, size in enumerate(sizes, 1):
-            step = progress.part(size[0] * size[1])
-            image = self._run_stage(image, number, size, settings, upsampler, step)
-            outputs.append(image)
+        current = image
+        for number, (size, cost) in enumerate(zip(sizes, costs, strict=True), 1):
+            current = self._run_stage(current, number, size, settings, upsampler, progress.part(cost))
+            outputs.append(current)
+        if projected:
+            part = progress.part(projection_cost)
+            back_project(
+                current, image, settings.skip, overwrite=True, on_band=lambda done, total: part(done, total, None)
+            )
+            progress.finish(preview_of(current))
         return outputs
 
     def _run_stage(

@@ -70,7 +70,8 @@ class ProgressiveUpscale(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Multiplier on the residual skip: 0 = off, 1 = as trained.",
+                    tooltip="Multiplier on the residual skips, from stage to stage and, at the end, from the first "
+                    "picture: 0 = off, 1 = as trained.",
                 ),
                 io.Boolean.Input(
                     "fusion",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..core.back_projection import back_project
 from ..core.chain import Chain
 from ..core.layout import bhwc_shape
 from ..core.residual import skip
@@ -29,14 +30,19 @@ class ResidualSkip(io.ComfyNode):
             "enlarged.",
             inputs=[
                 io.Image.Input("current", tooltip="The image of this stage, usually denoised. Sets the size."),
-                io.Image.Input("previous", tooltip="The image of the stage before, any size; enlarged by bicubic."),
+                io.Image.Input(
+                    "previous",
+                    tooltip="The image of the stage before, any size; enlarged by bicubic. Mode back_projection: the "
+                    "picture that the current image was made from.",
+                ),
                 io.Combo.Input(
                     "mode",
-                    options=["weighted", "constant", "cosine", "attention"],
+                    options=["weighted", "constant", "cosine", "attention", "back_projection"],
                     default="weighted",
                     tooltip="weighted = the model's learned weight for each band of detail; constant = "
                     "strength everywhere; cosine = by stage position, as DemoFusion; attention = where "
-                    "both look alike.",
+                    "both look alike; back_projection = what the current image, reduced, lacks of the "
+                    "previous one: connect the picture that all began with.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -60,8 +66,8 @@ class ResidualSkip(io.ComfyNode):
                     default=1,
                     min=1,
                     max=8,
-                    tooltip="All modes but weighted: bands of detail. With more, coarse bands take more of "
-                    "the previous image than fine ones, which keeps new detail.",
+                    tooltip="Modes constant, cosine and attention: bands of detail. With more, coarse bands take "
+                    "more of the previous image than fine ones, which keeps new detail.",
                 ),
                 stage_input(),
                 model_input("weighs (mode weighted; the bundled model if none is connected)"),
@@ -90,6 +96,14 @@ class ResidualSkip(io.ComfyNode):
             before = job.send(images_of(previous, images, batch, "previous"))
             if chain is not None:
                 result = chain.stage(stage).skip(now, before, strength, on_step=job.on_step)
+            elif mode == "back_projection":
+                result = back_project(
+                    now,
+                    before,
+                    strength,
+                    overwrite=True,
+                    on_band=lambda done, total: job.on_step(done, total, None),
+                )
             else:
                 result = skip(now, before, mode, strength, position, levels)
             return [runtime.to_comfy(result, like=current)]

@@ -34,6 +34,7 @@ class PlainChain:
     @torch.no_grad()
     def __call__(self, image: Tensor, stages: int) -> Tensor:
         """[B, 3, H, W] to [B, 3, H·2^stages, W·2^stages]."""
+        source = image
         for number in range(1, stages + 1):
             stage = self._chain.stage(number)
             up = stage.upsampler(image).clamp(0, 1)
@@ -41,7 +42,7 @@ class PlainChain:
             before = resample(image, (up.shape[2], up.shape[3])).clamp(0, 1)
             current = skip(current, before, "weighted", model=stage.skip_weights)
             image = fuse([before, current], "learned", model=stage.weights).image
-        return image
+        return _projected_back(image, source) if self._chain.config.back_projection else image
 
 
 def _regressed(denoiser: Denoiser, up: Tensor) -> Tensor:
@@ -51,6 +52,11 @@ def _regressed(denoiser: Denoiser, up: Tensor) -> Tensor:
     x[:, 6] = (b / denoiser.config.sigma_r).log().item()
     x[:, 7] = 1.0
     return (up + c_out * denoiser.unet(x)).clamp(0, 1)
+
+
+def _projected_back(image: Tensor, source: Tensor) -> Tensor:
+    lacking = source - resample(image, (source.shape[2], source.shape[3]))
+    return (image + resample(lacking, (image.shape[2], image.shape[3]))).clamp(0, 1)
 
 
 def blended_tiles(

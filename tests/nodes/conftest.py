@@ -62,7 +62,7 @@ def chain() -> Any:
     unet = UNetConfig(widths=(8, 12), blocks=(1, 1), heads=2, window=4)
     upsampler = {"kind": "edsr", "scale": 2, "width": 8, "blocks": 1, "tail": "direct"}
     stage = StageConfig(upsampler=upsampler, denoiser=DenoiserConfig(unet=unet))
-    chain = Chain(ChainConfig((stage, stage))).eval()
+    chain = Chain(ChainConfig((stage, stage), back_projection=True)).eval()
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in chain.parameters():

@@ -29,7 +29,7 @@ Picture = Callable[..., Tensor]
 
 def graph(image: Tensor, chain: Chain, size: tuple[int, int], **s: Any) -> list[Tensor]:
     """The stages as a user wires them, node by node."""
-    results = []
+    source, results = image, []
     for number, (height, width) in enumerate(stage_sizes(*image.shape[1:3], *size), 1):
         common = {"model": chain, "stage": number}
         (up,) = call(Upsample, image=image, width=width, height=height, precision=s["dtype"], **common)
@@ -58,6 +58,7 @@ def graph(image: Tensor, chain: Chain, size: tuple[int, int], **s: Any) -> list[
             skipped, _ = call(MultiScaleFuse, image_1=image, image_2=skipped, **common)
         image = skipped
         results.append(image)
+    (results[-1],) = call(ResidualSkip, mode="back_projection", current=image, previous=source, strength=s["skip"])
     return results
 
 

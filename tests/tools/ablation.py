@@ -4,9 +4,9 @@
 
 Nothing is trained anew: a part that is left out was there while the others learned, so that what it is worth is shown
 as it is used, and not what a chain trained without it would do. The rows from "upsampler" to "+ regression" add one
-part after the other, at detail 0; the chain's config says whether its denoisers have a regression. Below, the chain
-adds texture from noise of each kind (detail 1, one seed), and from learned noise without one attention.
-The table is Markdown.
+part after the other, at detail 0; the chain's config says whether it is projected back and whether its denoisers have
+a regression. Below, the chain adds texture from noise of each kind (detail 1, one seed), and from learned noise
+without one attention. The table is Markdown.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def without(chain: Chain, kind: type[nn.Module]) -> Chain:
     return lame
 
 
-def regressing(chain: Chain, whether: bool) -> Chain:
-    """A copy of a chain with the denoisers' regression on or off."""
-    stages = [replace(s, denoiser=replace(s.denoiser, regression=whether)) for s in chain.config.stages]
-    other = Chain(ChainConfig(tuple(stages)))
+def changed(chain: Chain, regression: bool, back_projection: bool) -> Chain:
+    """A copy of a chain with the denoisers' regression and the back-projection on or off."""
+    stages = [replace(s, denoiser=replace(s.denoiser, regression=regression)) for s in chain.config.stages]
+    other = Chain(ChainConfig(tuple(stages), back_projection))
     other.load_state_dict(chain.state_dict())
     return other.eval()
 
@@ -82,12 +82,13 @@ def variants(chain: Chain, dtype: str = "fp32") -> dict[str, Method]:
     def with_(model: Chain, **settings: object) -> Method:
         return lambda image, scale: model(image, scale=scale, dtype=dtype, **settings)
 
-    bare = regressing(chain, False)
+    bare = changed(chain, regression=False, back_projection=False)
     return {
         "upsampler": upsampled(chain, dtype),
         "+ skip": with_(bare, fusion=False),
         "+ fusion": with_(bare),
-        "+ regression": with_(regressing(chain, True)),
+        "+ back-projection": with_(changed(chain, regression=False, back_projection=True)),
+        "+ regression": with_(changed(chain, regression=True, back_projection=True)),
         **{f"{mode} noise": with_(chain, noise=mode, detail=1.0) for mode in MODES},
         **{f"without {name}": with_(without(chain, kind), detail=1.0) for name, kind in ATTENTIONS.items()},
     }

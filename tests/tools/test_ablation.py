@@ -10,7 +10,7 @@ from progressive_upsampling.core.attention import WindowAttention
 from progressive_upsampling.core.chain import Chain
 
 from ..core.tiny import picture, random_chain
-from .ablation import ATTENTIONS, main, regressing, variants, without
+from .ablation import ATTENTIONS, changed, main, variants, without
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +18,14 @@ def chain() -> Chain:
     return random_chain(2)
 
 
-@pytest.mark.parametrize(("regression", "row"), [(True, "+ regression"), (False, "+ fusion")])
-def test_every_part_changes_the_picture_and_one_row_is_the_chain(chain: Chain, regression: bool, row: str) -> None:
-    chain = regressing(chain, regression)
+@pytest.mark.parametrize(
+    ("regression", "back_projection", "row"),
+    [(True, True, "+ regression"), (False, True, "+ back-projection"), (False, False, "+ fusion")],
+)
+def test_every_part_changes_the_picture_and_one_row_is_the_chain(
+    chain: Chain, regression: bool, back_projection: bool, row: str
+) -> None:
+    chain = changed(chain, regression, back_projection)
     image = picture(13, 10)
     with torch.no_grad():
         found = {name: method(image, 4) for name, method in variants(chain).items()}
@@ -47,4 +52,4 @@ def test_the_tool_prints_a_table(weights: Path, data: Path, capsys: pytest.Captu
     (tmp_path / "names.txt").write_text("1.png\n")
     assert main(["--data", str(data / "Set5"), "--scale", "2", "--list", str(tmp_path / "names.txt")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + 1 + 7 + len(ATTENTIONS) and lines[2].startswith("| bicubic |")
+    assert len(lines) == 2 + 1 + 8 + len(ATTENTIONS) and lines[2].startswith("| bicubic |")

@@ -1,0 +1,88 @@
+"""Back-projection (Irani and Peleg 1991, doi 10.1016/1049-9652(91)90045-L): an enlarged image that, reduced, is the
+small one again.
+
+Whatever an upsampler invents, the small image is known. What the enlarged one, reduced, lacks of it is enlarged by
+bicubic and added. That is a residual skip from where the chain began, and the last word of a chain that asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .checks import check_number
+from .residual import check_pair
+from .rows import Rows, bands, resample_rows, rows_for
+
+BAND_PIXELS = 1 << 18  # that are worked on at a time
+COLOURS = 3  # channels that are corrected; a fourth is alpha, which is no result of an upsampler
+
+OnBand = Callable[[int, int], None]
+
+
+def back_project(
+    current: Tensor,
+    previous: Tensor,
+    strength: float = 1.0,
+    *,
+    overwrite: bool = False,
+    band: int = BAND_PIXELS,
+    on_band: OnBand | None = None,
+) -> Tensor:
+    """Correct an image so that it agrees with the smaller one that it was made from.
+
+    The result is current + strength · enlarge(previous − reduce(current)), both by bicubic, reduced with antialiasing:
+    one step, after which a quarter or so is lacking of what was.
+
+    Args:
+        current: `[B, C, H, W]`, C of 1, 3 or 4, 0..1. Alpha stays as it is.
+        previous: `[B, C, H', W']`, 0..1, of any size; meant to be smaller. Not changed.
+        strength: 0..1; 0 returns the current image exactly.
+        overwrite: whether `current`, float32, takes the result.
+        band: pixels that are worked on at a time; no effect on the result.
+        on_band: called with (rows done, rows in all) after each band; may raise to cancel, which leaves a `current`
+            that is overwritten half corrected.
+
+    Returns:
+        `[B, C, H, W]` in the dtype of `current`, 0..1; `current` itself where it is overwritten.
+
+    Raises:
+        TypeError, ValueError: a wrong image or number; images of different batch or channels.
+
+    Example:
+        >>> small = torch.rand(1, 3, 33, 47)
+        >>> back_project(resample(small, (66, 94)).clamp(0, 1), small).shape
+        torch.Size([1, 3, 66, 94])
+    """
+    check_pair(current, previous)
+    check_number(strength, "strength", 0.0, 1.0)
+    target = current if overwrite else current.float().clone()
+    B, _, H, W = target.shape
+    if strength > 0:
+        for some in bands(B, max(band // (H * W), 1)):  # whole images as long as they fit
+            colour = target[some, :COLOURS]
+            lacking = _lacking(colour, previous[some, :COLOURS].float(), band)
+            for rows in bands(H, max(band // (len(colour) * W), 1)):
+                colour[:, :, rows] += strength * _enlarged(lacking, (H, W), rows)
+                if on_band is not None:
+                    on_band(some.start * H + len(colour) * rows.stop, B * H)
+    return target.clamp_(0, 1).to(current.dtype)
+
+
+def _lacking(current: Tensor, previous: Tensor, band: int) -> Tensor:
+    """What an image, reduced to the size of the previous one, lacks of that."""
+    H, W = current.shape[2:]
+    h, w = previous.shape[2:]
+    lacking = previous.clone()
+    for rows in bands(h, max(band * h // (H * W), 1)):
+        needed = rows_for(H, h, rows, "bicubic")
+        part = Rows(current[:, :, needed], needed.start, H)
+        lacking[:, :, rows] -= resample_rows(part, (h, w), rows, "bicubic")
+    return lacking
+
+
+def _enlarged(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
+    height = image.shape[2]
+    needed = rows_for(height, size[0], rows, "bicubic")
+    return resample_rows(Rows(image[:, :, needed], needed.start, height), size, rows, "bicubic")
