@@ -36,6 +36,7 @@ CASES: dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]] = {
     "fuse": (MultiScaleFuse, ("image_1", "image_2", "image_4"), {"mode": "attention"}),
     "fuse_learned": (MultiScaleFuse, ("image_1", "image_2"), {"model": True}),
     "skip": (ResidualSkip, ("current", "previous"), {"model": True}),
+    "skip_back": (ResidualSkip, ("current", "previous"), {"mode": "back_projection"}),
     "upscale": (
         ProgressiveUpscale,
         ("image",),

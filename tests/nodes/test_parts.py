@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from progressive_upsampling.core.back_projection import back_project
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.denoise import denoise
 from progressive_upsampling.core.denoiser_file import load_denoiser
@@ -274,7 +275,7 @@ def test_bad_weights_are_refused(picture: Picture, weights: str, reason: str) ->
         call(MultiScaleFuse, image_1=picture(), image_2=picture(), mode="weighted", weights=weights)
 
 
-@pytest.mark.parametrize("mode", ["weighted", "constant", "cosine", "attention"])
+@pytest.mark.parametrize("mode", ["weighted", "constant", "cosine", "attention", "back_projection"])
 def test_skip_of_strength_zero_returns_the_current_image_exactly(picture: Picture, chain: Any, mode: str) -> None:
     now, before = picture(), picture(11, 17, seed=1)
     (result,) = call(ResidualSkip, current=now, previous=before, mode=mode, strength=0.0, model=chain)
@@ -289,6 +290,13 @@ def test_skip_is_the_mode_of_core(picture: Picture, mode: str) -> None:
     expected = skip(from_bhwc(now), from_bhwc(before), mode, **inputs)
     torch.testing.assert_close(result, to_bhwc(expected))
     assert not torch.equal(result, now)
+
+
+def test_back_projection_is_that_of_core_and_leaves_alpha(picture: Picture) -> None:
+    now, before = picture(80, 60, channels=4), picture(20, 15, channels=4, seed=1)
+    (result,) = call(ResidualSkip, current=now, previous=before, mode="back_projection", strength=0.7)
+    torch.testing.assert_close(result, to_bhwc(back_project(from_bhwc(now), from_bhwc(before), 0.7)))
+    assert torch.equal(result[..., 3], now[..., 3]) and not torch.equal(result, now)
 
 
 @pytest.mark.parametrize(
