@@ -124,6 +124,12 @@ def _add_upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="denoising steps a stage, where detail is above 0 (default: 1)",
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same picture (default: 0)")
+    parser.add_argument(
+        "--skip",
+        type=float,
+        default=1.0,
+        help="multiplier on the residual skips, from stage to stage and from INPUT, 0 = off (default: 1)",
+    )
     _add_running(parser)
     parser.add_argument(
         "--save-stages", metavar="DIR", help="write the picture after every stage to this folder, as PNG"

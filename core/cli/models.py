@@ -51,7 +51,7 @@ class Model:
             image: `[1, C, H, W]` in 0..1.
             size: (height, width) of the result.
             tile, dtype, on_step: as for `Chain`.
-            **settings: the other settings of a chain (seed, strength, detail, steps); nothing else has them.
+            **settings: the other settings of a chain (seed, strength, detail, steps, skip); nothing else has them.
 
         Returns:
             One image a stage on the device of `image`, the last of the target size; a single network and an

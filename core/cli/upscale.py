@@ -34,7 +34,7 @@ from .models import Model, load_model, pick_device
 from .pipeline import Job, Loaded, grouped, run_pipeline
 
 _MASK = "--detail-mask"
-_OF_CHAINS = ("strength", "detail", "steps", "detail_mask")  # options that single networks have no use for
+_OF_CHAINS = ("strength", "detail", "steps", "detail_mask", "skip")  # options that single networks have no use for
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -178,7 +178,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         target_size(1, 1, None, args.size)
     check_integer(args.seed, "seed", 0, 2**64 - 1)
     check_number(args.strength, "strength", 0)
-    settings = {name: getattr(args, name) for name in ("seed", "strength", "detail", "steps")}
+    settings = {name: getattr(args, name) for name in ("seed", "strength", "detail", "steps", "skip")}
     if args.detail_mask:
         image = read_picture(args.detail_mask).image
         settings["detail_mask"] = through_rgb_only(image).mean(1, keepdim=True)

@@ -27,7 +27,7 @@ def chain_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unet = UNetConfig(widths=(8, 16), blocks=(1, 1), heads=2, window=4)
     upsampler = {"kind": "edsr", "scale": 2, "width": 8, "blocks": 1, "tail": "direct"}
     stage = StageConfig(upsampler=upsampler, denoiser=DenoiserConfig(unet))
-    chain = Chain(ChainConfig((stage,)))
+    chain = Chain(ChainConfig((stage,), back_projection=True))
     with torch.no_grad():
         for parameter in chain.parameters():
             if not parameter.any():  # the layers that make an untrained chain equal bicubic

@@ -21,13 +21,14 @@ def levels(image: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_command_gives_what_the_chain_gives(run, picture, chain_file, tmp_path):
-    options = ["--scale", "3", "--detail", "0.5", "--steps", "2", "--strength", "0.8", "--seed", "7"]
+    options = ["--scale", "3", "--detail", "0.5", "--steps", "2", "--strength", "0.8", "--seed", "7", "--skip", "0.3"]
     out = tmp_path / "out.png"
     status, _, err = run("upscale", picture, out, "--model", chain_file, *options, "--dtype", "fp32")
     assert status == 0 and "47x33 to 141x99" in err
     chain = Chain.from_pretrained(chain_file)
     with torch.no_grad():
-        expected = chain(read_picture(picture).image, 3, detail=0.5, steps=2, strength=0.8, seed=7, dtype="fp32")
+        chosen = {"detail": 0.5, "steps": 2, "strength": 0.8, "seed": 7, "skip": 0.3}
+        expected = chain(read_picture(picture).image, 3, dtype="fp32", **chosen)
     assert (read_picture(out).image - levels(expected)).abs().max() <= 1.01 / 255
     assert (read_picture(out).image != levels(expected)).float().mean() < 0.001
 
@@ -156,6 +157,7 @@ BAD = {
     "size negative": (["--size", "10x-3"], "size"),
     "detail": (["--detail", "2"], "detail"),
     "strength": (["--strength", "-1"], "strength"),
+    "skip": (["--skip", "1.5"], "skip"),
     "seed": (["--seed", "-1"], "seed"),
     "device": (["--device", "abacus"], "--device"),
     "meta device": (["--device", "meta"], "--device"),
