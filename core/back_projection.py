@@ -7,18 +7,14 @@ bicubic and added. That is a residual skip from where the chain began, and the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from .checks import check_number
+from .progress import OnStep
 from .residual import check_pair
-from .rows import Rows, bands, resample_rows, rows_for
+from .rows import BAND_PIXELS, bands, images_at_a_time, rows_at
 
-BAND_PIXELS = 1 << 18  # that are worked on at a time
 COLOURS = 3  # channels that are corrected; a fourth is alpha, which is no result of an upsampler
-
-OnBand = Callable[[int, int], None]
 
 
 def back_project(
@@ -28,7 +24,7 @@ def back_project(
     *,
     overwrite: bool = False,
     band: int = BAND_PIXELS,
-    on_band: OnBand | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Correct an image so that it agrees with the smaller one that it was made from.
 
@@ -41,8 +37,8 @@ def back_project(
         strength: 0..1; 0 returns the current image exactly.
         overwrite: whether `current`, float32, takes the result.
         band: pixels that are worked on at a time; no effect on the result.
-        on_band: called with (rows done, rows in all) after each band; may raise to cancel, which leaves a `current`
-            that is overwritten half corrected.
+        on_step: progress, after each band; may raise to cancel, which leaves a `current` that is overwritten half
+            corrected.
 
     Returns:
         `[B, C, H, W]` in the dtype of `current`, 0..1; `current` itself where it is overwritten.
@@ -60,13 +56,13 @@ def back_project(
     target = current if overwrite else current.float().clone()
     B, _, H, W = target.shape
     if strength > 0:
-        for some in bands(B, max(band // (H * W), 1)):  # whole images as long as they fit
+        for some in images_at_a_time(B, H * W, band):
             colour = target[some, :COLOURS]
             lacking = _lacking(colour, previous[some, :COLOURS].float(), band)
             for rows in bands(H, max(band // (len(colour) * W), 1)):
-                colour[:, :, rows] += strength * _enlarged(lacking, (H, W), rows)
-                if on_band is not None:
-                    on_band(some.start * H + len(colour) * rows.stop, B * H)
+                colour[:, :, rows] += strength * rows_at(lacking, (H, W), rows)
+                if on_step is not None:
+                    on_step(some.start * H + len(colour) * rows.stop, B * H, None)
     return target.clamp_(0, 1).to(current.dtype)
 
 
@@ -76,13 +72,5 @@ def _lacking(current: Tensor, previous: Tensor, band: int) -> Tensor:
     h, w = previous.shape[2:]
     lacking = previous.clone()
     for rows in bands(h, max(band * h // (H * W), 1)):
-        needed = rows_for(H, h, rows, "bicubic")
-        part = Rows(current[:, :, needed], needed.start, H)
-        lacking[:, :, rows] -= resample_rows(part, (h, w), rows, "bicubic")
+        lacking[:, :, rows] -= rows_at(current, (h, w), rows)
     return lacking
-
-
-def _enlarged(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
-    height = image.shape[2]
-    needed = rows_for(height, size[0], rows, "bicubic")
-    return resample_rows(Rows(image[:, :, needed], needed.start, height), size, rows, "bicubic")

@@ -298,10 +298,7 @@ class Chain(nn.Module):
             current = self._run_stage(current, number, size, settings, upsampler, progress.part(cost))
             outputs.append(current)
         if projected:
-            part = progress.part(projection_cost)
-            back_project(
-                current, image, settings.skip, overwrite=True, on_band=lambda done, total: part(done, total, None)
-            )
+            back_project(current, image, settings.skip, overwrite=True, on_step=progress.part(projection_cost))
             progress.finish(preview_of(current))
         return outputs
 

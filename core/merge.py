@@ -5,7 +5,7 @@ The graph of separate nodes and the chain both come here, so that they give the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -14,10 +14,8 @@ from .dynamic_weights import DynamicWeights
 from .fusion import fuse
 from .pyramid import rows_to_weigh, weighed_rows
 from .residual import check_pair
-from .rows import Original, Rows, bands, resample_rows, rows_for
+from .rows import BAND_PIXELS, Original, Rows, bands, images_at_a_time, rows_at
 from .tiling import aligned, shares_memory
-
-BAND_PIXELS = 1 << 18  # some 60 numbers for each are alive at once
 
 OnBand = Callable[[int, int], None]
 
@@ -49,13 +47,13 @@ def skip_in_bands(
     B, _, H, W = current.shape
     if not any(weights):
         return current.clamp_(0, 1)
-    for some in _groups(B, H * W, band):
+    for some in images_at_a_time(B, H * W, band):
         target, source = current[some], previous[some]
         original = Original(target)
         for rows in bands(H, max(band // (len(target) * W), 1)):
             read = rows_to_weigh(H, len(weights), rows)
             now = Rows(original.read(read), read.start, H)
-            change = Rows(_scaled(source, (H, W), read) - now.pixels, read.start, H)
+            change = Rows(rows_at(source, (H, W), read).clamp(0, 1) - now.pixels, read.start, H)
             target[:, :, rows] = (now.part(rows) + weighed_rows(change, weights, rows)).clamp_(0, 1)
             if on_band is not None:
                 on_band(some.start * H + len(target) * rows.stop, B * H)
@@ -90,13 +88,13 @@ def fuse_in_bands(
     """
     B, _, H, W = out.shape
     check_size((H, W))
-    for some in _groups(B, H * W, band):
+    for some in images_at_a_time(B, H * W, band):
         target = out[some]
         original = Original(target)
         for rows in bands(H, max(band // (len(target) * W) // model.align, 1) * model.align):
             seen = aligned(rows, H, model.halo, model.align)
             scaled = [
-                original.read(seen) if shares_memory(image, out) else _scaled(image[some], (H, W), seen)
+                original.read(seen) if shares_memory(image, out) else rows_at(image[some], (H, W), seen).clamp(0, 1)
                 for image in images
             ]
             result = fuse(scaled, "learned", model=model)
@@ -107,16 +105,3 @@ def fuse_in_bands(
             if on_band is not None:
                 on_band(some.start * H + len(target) * rows.stop, B * H)
     return out
-
-
-def _groups(count: int, pixels: int, band: int) -> Iterator[slice]:
-    """The images of a batch, of so many pixels each, in groups that fit into a band; an image at least."""
-    return bands(count, max(band // pixels, 1))
-
-
-def _scaled(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
-    """Some rows of an image at a size, as `fuse` and `skip` bring it there."""
-    height = image.shape[2]
-    needed = rows_for(height, size[0], rows, "bicubic")
-    part = Rows(image[:, :, needed], needed.start, height)
-    return resample_rows(part, size, rows, "bicubic").clamp(0, 1)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from .separable import Axis, resize_axis, source_of
 
+BAND_PIXELS = 1 << 18  # that are worked on at a time; of skip and fusion some 60 numbers for each are alive at once
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -38,6 +40,11 @@ def bands(height: int, rows: int) -> Iterator[slice]:
     """The rows of an image in bands, from the top down."""
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
+
+
+def images_at_a_time(count: int, pixels: int, band: int) -> Iterator[slice]:
+    """The images of a batch, of so many pixels each, in groups that fit into a band; an image at least."""
+    return bands(count, max(band // pixels, 1))
 
 
 def rows_for(height: int, target: int, rows: slice, method: str) -> slice:
@@ -66,6 +73,22 @@ def resample_rows(image: Rows, size: tuple[int, int], rows: slice, method: str) 
     if pixels.shape[3] != width:
         pixels = resize_axis(pixels, 3, _axis(pixels.shape[3], width, method))
     return pixels
+
+
+def rows_at(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
+    """Some rows of an image brought to a size by bicubic, made of no more of it than they need.
+
+    Args:
+        image: `[B, C, H, W]`, float32 or float64.
+        size: (height, width) of the whole result.
+        rows: which are wanted.
+
+    Returns:
+        `[B, C, rows, width]`, not clamped.
+    """
+    height = image.shape[2]
+    needed = rows_for(height, size[0], rows, "bicubic")
+    return resample_rows(Rows(image[:, :, needed], needed.start, height), size, rows, "bicubic")
 
 
 class Original:

@@ -97,13 +97,7 @@ class ResidualSkip(io.ComfyNode):
             if chain is not None:
                 result = chain.stage(stage).skip(now, before, strength, on_step=job.on_step)
             elif mode == "back_projection":
-                result = back_project(
-                    now,
-                    before,
-                    strength,
-                    overwrite=True,
-                    on_band=lambda done, total: job.on_step(done, total, None),
-                )
+                result = back_project(now, before, strength, overwrite=True, on_step=job.on_step)
             else:
                 result = skip(now, before, mode, strength, position, levels)
             return [runtime.to_comfy(result, like=current)]

@@ -103,16 +103,16 @@ def test_it_computes_in_float32_and_keeps_the_format(dtype: torch.dtype) -> None
 
 
 def test_every_band_is_reported_and_may_cancel() -> None:
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[float, float]] = []
     current, small = pair((20, 30), (10, 15), 2)
-    back_project(current, small, band=300, on_band=lambda *call: calls.append(call))
+    back_project(current, small, band=300, on_step=lambda done, total, _: calls.append((done, total)))
     assert calls == [(10, 40), (20, 40), (30, 40), (40, 40)]
 
-    def cancel(done: int, total: int) -> None:
+    def cancel(done: float, total: float, preview: Tensor | None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        back_project(current, small, on_band=cancel)
+        back_project(current, small, on_step=cancel)
 
 
 def test_what_is_wrong_is_named() -> None:
