@@ -27,7 +27,7 @@ class ResidualSkip(io.ComfyNode):
             category=f"{CATEGORY}/stage",
             description="Brings part of the previous image back into the current one, so that stages do "
             "not drift away from what was there. With all of it the result is the previous image, "
-            "enlarged.",
+            "enlarged; mode back_projection only makes both agree.",
             inputs=[
                 io.Image.Input("current", tooltip="The image of this stage, usually denoised. Sets the size."),
                 io.Image.Input(
