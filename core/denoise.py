@@ -16,7 +16,7 @@ from .denoiser import SIGMA_FLOOR, Blind, Denoiser, Estimate, Refined, Regressed
 from .precision import autocast, resolve_dtype
 from .progress import OnStep, Progress
 from .row_stream import Stream, rows_at_a_time, run_in_rows
-from .tiling import auto_tile, run_tiled
+from .tiling import auto_tile, run_tiled, working_memory
 from .unet import UNetConfig
 
 STEPS = (1, 2, 4, 8)
@@ -55,8 +55,8 @@ def denoise(
             exactly that of detail 0. None is 1 everywhere.
         blind: makes the blind estimate in place of `model`, where one is needed: one trained for nothing else does it
             better.
-        tile: side of the square whose area is run at a time, as a strip of rows; None to choose one from a memory
-            budget. The result does not depend on it.
+        tile: side of the square whose area is run at a time, as a strip of rows; None to choose one by the
+            memory that is free. The result does not depend on it.
         dtype: format the network computes in, see `precision.resolve_dtype`.
         on_step: progress, called after every strip; may raise to cancel.
 
@@ -173,9 +173,11 @@ class _Evaluator:
     def __init__(self, model: Denoiser, image: Tensor, tile: int | None, dtype: str, progress: Progress) -> None:
         self.model, self.device, self.progress = model, image.device, progress
         self.dtype = resolve_dtype(dtype, image.device)
-        side = auto_tile(bytes_per_pixel(model.config.unet, self.dtype), halo=0) if tile is None else tile
-        check_integer(side, "tile", minimum=1)
-        self.side = min(side, CPU_SIDE) if self.device.type == "cpu" else side
+        if tile is None:
+            budget = working_memory(self.device)
+            tile = auto_tile(bytes_per_pixel(model.config.unet, self.dtype), halo=0, budget=budget)
+        check_integer(tile, "tile", minimum=1)
+        self.side = min(tile, CPU_SIDE) if self.device.type == "cpu" else tile
 
     def estimate(self, z: Tensor, y: Tensor, sigma: Tensor, eta: float) -> Tensor:
         """x_hat of a state; sigma is [B, 1, H, W]."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from .checks import check_integer
 from .rows import Original
 
 MINIMUM_TILE = 64  # below this the halo costs more than the tile
-DEFAULT_BUDGET = 1 << 30  # bytes of working memory for one tile where nobody knows better
+DEFAULT_BUDGET = 1 << 30  # bytes of working memory for one tile: more of it makes nothing faster
+FREE_SHARE = 0.5  # of the memory that a device has free: whole images are to come, too
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,16 @@ def _step(side: int, tile: int, align: int) -> int:
     # As few tiles as the largest one allows, of about the same size: a narrow last one is mostly halo.
     count = math.ceil(side / (math.ceil(tile / align) * align))
     return math.ceil(side / count / align) * align
+
+
+def working_memory(device: torch.device) -> float:
+    """Bytes that a tile may take on a device: DEFAULT_BUDGET, or less where less is free and the device tells."""
+    module: Any = getattr(torch, device.type, None)
+    if not hasattr(module, "mem_get_info"):  # a GPU's module has it
+        return DEFAULT_BUDGET
+    unused, _ = module.mem_get_info(device)
+    kept = module.memory_reserved(device) - module.memory_allocated(device)  # by torch, from what was freed
+    return min(FREE_SHARE * (unused + kept), DEFAULT_BUDGET)
 
 
 def auto_tile(

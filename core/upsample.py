@@ -13,7 +13,7 @@ from .precision import autocast, resolve_dtype
 from .progress import OnStep, Progress
 from .resample import resample
 from .row_stream import Chained, Local, Stream, rows_at_a_time, run_in_rows
-from .tiling import auto_tile, run_tiled
+from .tiling import auto_tile, run_tiled, working_memory
 from .upsamplers import EDSR
 
 CPU_SIDE = 192  # input pixels: of so large a square a map of 64 channels has 5 MB in bfloat16, which caches hold
@@ -41,8 +41,8 @@ def upsample(
         image: [B, C, H, W] in 0..1, C of 1, 3 or 4; not changed. Networks see RGB, alpha is resampled.
         size: (height, width) in pixels.
         method: a method of `resample`, an upsampler of `core.upsamplers` on the image's device, or a function.
-        tile: side of a tile in input pixels, None to choose one from a memory budget; no effect on the result. An EDSR
-            runs in strips of rows in their place, of that area at most.
+        tile: side of a tile in input pixels, None to choose one by the memory that is free; no effect on the result. An
+            EDSR runs in strips of rows in their place, of that area at most.
         dtype: format a network computes in, see `precision.resolve_dtype`.
         on_step: progress; may raise to cancel.
 
@@ -96,7 +96,8 @@ def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, 
     streamed = isinstance(network, EDSR)
     halo = 0 if streamed else int(network.halo)  # type: ignore[arg-type]
     if tile is None:
-        tile = auto_tile(bytes_per_pixel(network, compute), halo, whole=None if streamed else (H, W))
+        budget, whole = working_memory(rgb.device), None if streamed else (H, W)
+        tile = auto_tile(bytes_per_pixel(network, compute), halo, budget=budget, whole=whole)
     check_integer(tile, "tile", minimum=1)
 
     def run(crop: Tensor) -> Tensor:

@@ -65,13 +65,16 @@ def test_the_result_does_not_depend_on_the_tile(detail: float, size: float) -> N
             assert largest_difference(a, b) < 1e-4
 
 
-def test_the_automatic_tile_gives_the_same(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = picture(60, 61)
-    whole = chain(image, 2, tile=10**6, **FP32)
-    for module in ("denoise", "upsample"):
-        name = f"progressive_upsampling.core.{module}"
-        monkeypatch.setattr(sys.modules[name], "auto_tile", lambda *_, **__: 64)
-    assert largest_difference(chain(image, 2, **FP32), whole) < 1e-4
+@pytest.mark.parametrize("module", ["denoise", "upsample"])
+def test_little_free_memory_means_more_tiles_and_the_same_picture(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    image, heard = picture(300, 305), []
+    settings: dict[str, Any] = FP32 | {"detail": 0.5, "on_step": lambda *_: heard.append(1)}
+    plenty, steps = chain(image, 2, **settings), len(heard)
+    monkeypatch.setattr(sys.modules[f"progressive_upsampling.core.{module}"], "working_memory", lambda device: 0.0)
+    assert largest_difference(chain(image, 2, **settings), plenty) < 1e-4
+    assert len(heard) - steps > steps
 
 
 # Seeds and batches.

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from progressive_upsampling.core.adaptive_noise import NoiseController
-from progressive_upsampling.core.tiling import MINIMUM_TILE, auto_tile, run_tiled, tiles
+from progressive_upsampling.core.tiling import (
+    DEFAULT_BUDGET,
+    MINIMUM_TILE,
+    auto_tile,
+    run_tiled,
+    tiles,
+    working_memory,
+)
 from progressive_upsampling.core.unet import AttnUNet
 from progressive_upsampling.core.upsamplers import build_upsampler
 
@@ -250,6 +257,35 @@ def test_an_image_that_fits_is_one_tile_without_a_halo() -> None:
     assert auto_tile(100, 10, 4, budget, (1000, 1000)) == 1000
     assert auto_tile(100, 10, 4, budget, (20, 50_000)) == 50_000
     assert auto_tile(100, 10, 4, budget, (1000, 1001)) == 972
+
+
+@pytest.mark.parametrize(
+    ("free", "kept", "expected"),
+    [
+        (0, 0, 0),
+        (3 << 28, 0, 3 << 27),
+        (1 << 28, 1 << 29, 3 << 27),
+        (1 << 31, 0, DEFAULT_BUDGET),
+        (80 << 30, 0, DEFAULT_BUDGET),
+    ],
+)
+def test_a_tile_takes_no_more_than_half_of_what_a_gpu_has_free(
+    monkeypatch: pytest.MonkeyPatch, free: int, kept: int, expected: float
+) -> None:
+    gpu = torch.device("cuda", 1)
+
+    def told(value: object) -> Callable[[torch.device], object]:
+        return lambda device: value if device == gpu else pytest.fail(f"asked of {device}")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", told((free, 80 << 30)))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", told(5 + kept))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", told(5))
+    assert working_memory(gpu) == expected
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps", "meta"])
+def test_a_device_that_does_not_tell_has_the_usual_budget(kind: str) -> None:
+    assert working_memory(torch.device(kind)) == DEFAULT_BUDGET
 
 
 def test_an_automatic_tile_uses_the_budget() -> None:

@@ -36,11 +36,6 @@ def module_size(module: nn.Module) -> int:
     return sum(value.nelement() * value.element_size() for value in module.state_dict().values())
 
 
-def get_free_memory(dev: torch.device | None = None) -> int:
-    """Bytes free on a device."""
-    return 8 << 30
-
-
 def load_models_gpu(models: list[Any], memory_required: float = 0, force_full_load: bool = False) -> None:
     """Bring patched models to their load device."""
     for patcher in models:
