@@ -59,8 +59,12 @@ class Server:
         return True
 
     def submit(self, prompt: dict[str, Any]) -> str:
-        """Queue a graph; its id. Raises Refused with the server's reasons."""
-        return self.post("/prompt", {"prompt": prompt})["prompt_id"]
+        """Queue a graph; its id. Raises Refused with the server's reasons, also where it would run a part of it."""
+        answer = self.post("/prompt", {"prompt": prompt})
+        if answer.get("node_errors"):
+            self.post("/queue", {"delete": [answer["prompt_id"]]})
+            raise Refused(json.dumps(answer["node_errors"]))
+        return answer["prompt_id"]
 
     def wait(self, prompt_id: str, seconds: float = 600) -> dict[str, Any]:
         """The history of a graph, once it has ended."""

@@ -16,7 +16,7 @@ from PIL import Image
 from progressive_upsampling import core
 
 from .server import Server, failure
-from .test_server import find, keep, prompt_of
+from .test_server import assert_explained, find, keep, prompt_of
 
 pytestmark = pytest.mark.comfy
 
@@ -117,4 +117,4 @@ def test_a_folder_of_the_input_folder_is_trained_on_and_measured(server: Server)
     ],
 )
 def test_what_will_not_do_is_explained(server: Server, inputs: dict[str, Any], message: str) -> None:
-    assert message in failure(server.wait(server.submit(training_prompt(steps=2, **inputs))))
+    assert_explained(server, training_prompt(steps=2, **inputs), message)

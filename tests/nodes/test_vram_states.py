@@ -46,7 +46,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
 @pytest.fixture
 def chain(chain: Any) -> Any:
     """The tiny chain, not known to ComfyUI yet: what it knows stays on the device of its first run."""
-    return copy.deepcopy(chain)
+    fresh = copy.deepcopy(chain)
+    vars(fresh).pop("_comfy_patcher", None)
+    return fresh
 
 
 def loaded(network: nn.Module) -> list[Any]:
