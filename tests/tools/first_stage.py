@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"CHAIN: expected a first stage of {upsampler.config}, got {getattr(first, 'config', first)}")
     fit_tail(upsampler, centres(args.data, upsampler.scale))
     first.load_state_dict(upsampler.state_dict())
-    chain.save(args.out)
+    chain.save(args.out, {"recipe": f"tests.tools.first_stage {args.upsampler} {args.chain}"})
     return 0
 
 

@@ -79,6 +79,7 @@ def test_the_tool_replaces_the_first_upsampler_alone(source, truth, tmp_path: Pa
     Image.fromarray((255 * rescale(skimage.data.camera(), 0.2)).astype(np.uint8)).save(folder / "b.png")
     files = [str(tmp_path / name) for name in ("edsr.safetensors", "chain.safetensors", "out.safetensors")]
     assert main([*files[:2], "--data", str(tmp_path / "data"), "--out", files[2]]) == 0
+    assert Chain.from_pretrained(files[2]).provenance == {"recipe": f"tests.tools.first_stage {files[0]} {files[1]}"}
     before, after = (Chain.from_pretrained(file).state_dict() for file in files[1:])
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if name.startswith("stages.0.upsampler.")}
