@@ -62,7 +62,6 @@ class Server:
         """Queue a graph; its id. Raises Refused with the server's reasons, also where it would run a part of it."""
         answer = self.post("/prompt", {"prompt": prompt})
         if answer.get("node_errors"):
-            self.post("/queue", {"delete": [answer["prompt_id"]]})
             raise Refused(json.dumps(answer["node_errors"]))
         return answer["prompt_id"]
 
