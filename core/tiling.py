@@ -20,7 +20,7 @@ from .checks import check_integer
 from .rows import Original
 
 MINIMUM_TILE = 64  # below this the halo costs more than the tile
-DEFAULT_BUDGET = 1 << 30  # bytes of working memory for one tile: more of it makes nothing faster
+DEFAULT_BUDGET = 1 << 30  # bytes of working memory for one tile, at most
 FREE_SHARE = 0.5  # of the memory that a device has free: whole images are to come, too
 
 
