@@ -100,7 +100,7 @@ class Stage(nn.Module):
         sigma: Tensor,
         conditioning: Tensor | None = None,
         *,
-        steps: int = 4,
+        steps: int = 1,
         detail: float = 0.0,
         detail_mask: Tensor | None = None,
         blind: Denoiser | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ Model = io.Custom("PU_MODEL")
 
 
 def model_input(use: str) -> Any:
-    """The optional model; `use` says what it is used for."""
+    """The optional model; `use` says what its part for the chosen stage is used for."""
     tooltip = f"A progressive model, whose part for the chosen stage {use}."
     return Model.Input("model", optional=True, tooltip=tooltip)
 
@@ -159,7 +160,7 @@ def wanted_size(before: tuple[int, int], scale: float, width: int, height: int) 
 
 
 def inside(folder: str | Path, name: str, argument: str) -> Path:
-    """The path of a name in a folder, subfolders allowed.
+    """The path of a name in a folder, subfolders allowed, also those that are links to elsewhere.
 
     Args:
         folder: that it must not lead out of.
@@ -169,8 +170,8 @@ def inside(folder: str | Path, name: str, argument: str) -> Path:
     Raises:
         ValueError: it is empty, leads out of the folder, or has characters that file names cannot have.
     """
-    base, stem = Path(folder).resolve(), name.strip().replace("\\", "/")
-    target = (base / stem).resolve()
+    base, stem = Path(os.path.abspath(folder)), name.strip().replace("\\", "/")
+    target = Path(os.path.abspath(base / stem))
     if not stem or stem.endswith("/") or not target.is_relative_to(base) or target == base:
         raise ValueError(f"{argument}: expected a name inside {base}, got {name!r}")
     bad = re.search(r'[<>:"|?*\x00-\x1f]', stem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +21,20 @@ def fingerprint(path: str) -> tuple[str, int, int]:
     """What changes when a file does."""
     state = os.stat(path)
     return path, state.st_mtime_ns, state.st_size
+
+
+def watched(name: str | None) -> Any:
+    """What a node's fingerprint says of the model that an input names: something else once its file has changed.
+
+    Args:
+        name: as a user chooses it; None where it comes through a link, which ComfyUI does not tell beforehand.
+    """
+    if name is None:
+        return ""
+    try:
+        return fingerprint(runtime.model_path(name))
+    except (ValueError, OSError):
+        return float("nan")  # never equal: let execute say what is wrong
 
 
 def load_once(path: str, loader: Callable[[str], T]) -> T:

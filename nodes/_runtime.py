@@ -292,8 +292,12 @@ def model_folder() -> str:
     return folder_paths.get_folder_paths(FOLDER)[0]
 
 
-def model_path(name: str) -> str:
+def model_path(name: str, offered: Sequence[str] | None = None) -> str:
     """Path of a bundled model, of a training run's, or of a file in the model folders.
+
+    Args:
+        name: as a node's input has it.
+        offered: the names that the input offers, for the error; None for the files in the model folders.
 
     Raises:
         CheckpointError: there is none of that name.
@@ -304,8 +308,8 @@ def model_path(name: str) -> str:
     if name not in checkpoint.bundled():
         path = folder_paths.get_full_path(FOLDER, name)
         if path is None:
-            known = ", ".join([*checkpoint.bundled(), *model_files()]) or "none"
-            raise checkpoint.CheckpointError(f"{name!r}: no such model in models/{FOLDER}; there are: {known}")
+            known = ", ".join(model_files() if offered is None else offered) or "none"
+            raise checkpoint.CheckpointError(f"{name!r}: no such model; there are: {known}")
         return path
     return os.fspath(checkpoint.resolve(name))
 

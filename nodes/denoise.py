@@ -40,8 +40,9 @@ class AttnUNetDenoise(io.ComfyNode):
                 io.Image.Input("noisy_image", tooltip="The image from Inject Noise, or any noisy image."),
                 io.Mask.Input(
                     "sigma_map",
+                    optional=True,
                     tooltip="Standard deviation of its noise at every pixel, for images of 0..1; 0 = no "
-                    "noise. From Inject Noise; another size is brought to the image's.",
+                    "noise, as where nothing is connected. From Inject Noise; another size is brought to the image's.",
                 ),
                 *refinement_inputs(),
                 stage_input(),
@@ -64,18 +65,21 @@ class AttnUNetDenoise(io.ComfyNode):
     def execute(
         cls,
         noisy_image: Tensor,
-        sigma_map: Tensor,
         detail: float,
         steps: str,
         stage: int,
         tile: int,
         precision: str,
+        sigma_map: Tensor | None = None,
         model: Chain | None = None,
         conditioning: Tensor | None = None,
         detail_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Denoise the image."""
         batch, height, width, _ = bhwc_shape(noisy_image, "noisy_image")
+        if sigma_map is None and conditioning is None:
+            raise ValueError("sigma_map: expected how strong the noise is, as there is no conditioning, got none")
+        level = noisy_image.new_zeros(1, height, width) if sigma_map is None else sigma_map
         chain = models.chain_or_default(model)
         part = chain.stage(stage)
         blind = models.bundled_denoiser() if conditioning is None and model is None else None
@@ -83,7 +87,7 @@ class AttnUNetDenoise(io.ComfyNode):
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             noisy = job.send(images_of(noisy_image, images, batch, "noisy_image"))
-            sigma = job.send(sigma_of(sigma_map, images, batch, "sigma_map", noisy))
+            sigma = job.send(sigma_of(level, images, batch, "sigma_map", noisy))
             known = where = None
             if conditioning is not None:
                 known = job.send(images_of(conditioning, images, batch, "conditioning"))

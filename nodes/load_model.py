@@ -19,7 +19,7 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """The node's schema."""
-        names = [*bundled_chains(), *runtime.model_files(), *runtime.run_models()]
+        names = offered()
         return io.Schema(
             node_id="PU_LoadModel",
             display_name="Load Progressive Model",
@@ -45,17 +45,19 @@ class LoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, **_: Any) -> Any:
+    def fingerprint_inputs(cls, model_name: str | None = None, **_: Any) -> Any:
         """Load again when the file has changed."""
-        try:
-            return models.fingerprint(runtime.model_path(model_name))
-        except (ValueError, OSError):
-            return float("nan")  # never equal: let execute say what is wrong
+        return models.watched(model_name)
 
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:
         """Load the model."""
-        return io.NodeOutput(models.load_once(runtime.model_path(model_name), Chain.from_pretrained))
+        return io.NodeOutput(models.load_once(runtime.model_path(model_name, offered()), Chain.from_pretrained))
+
+
+def offered() -> list[str]:
+    """Names of the models that can be chosen: bundled ones, files, and those of training runs."""
+    return [*bundled_chains(), *runtime.model_files(), *runtime.run_models()]
 
 
 def bundled_chains() -> list[str]:

@@ -28,7 +28,7 @@ class MultiScaleFuse(io.ComfyNode):
             display_name="Multi-Scale Fuse",
             category=f"{CATEGORY}/stage",
             description="Makes one image of two to six of any sizes: a weighted sum at every pixel, at the "
-            "size of the last, the finest. Where all images agree, the result is that image.",
+            "size of the first, the finest. Where all images agree, the result is that image.",
             inputs=[
                 *[_image_input(number) for number in range(1, MOST + 1)],
                 io.Combo.Input(
@@ -48,7 +48,7 @@ class MultiScaleFuse(io.ComfyNode):
                 io.String.Input(
                     "weights",
                     default="",
-                    placeholder="1, 1, 2",
+                    placeholder="2, 1, 1",
                     tooltip="Mode weighted: one number from 0 up for each connected image, in order; only "
                     "their ratio counts. Empty = equal.",
                 ),
@@ -91,18 +91,17 @@ class MultiScaleFuse(io.ComfyNode):
         """Fuse the images."""
         check_choice(mode, "mode", MODES)
         named = {"image_1": image_1, "image_2": image_2, **more}
-        connected = {name: image for name, image in sorted(named.items()) if image is not None}
-        shapes = {name: bhwc_shape(image, name) for name, image in connected.items()}
-        # that of the last, not of the largest: a stage that makes one side smaller keeps its size, as in the chain
-        last, like = list(connected.items())[-1]
-        batch, height, width, channels = shapes[last]
-        for name, shape in shapes.items():
-            if shape[3] != channels:
-                raise ValueError(f"{name}: expected {channels} channels as {last}, got {shape[3]}")
+        # core has them from coarse to fine; here the finest is first, so that it goes on where the node is bypassed
+        connected = {name: image for name, image in sorted(named.items(), reverse=True) if image is not None}
+        # the size of the finest, not of the largest: a stage that makes one side smaller keeps its own, as in the chain
+        batch, height, width, channels = bhwc_shape(image_1, "image_1")
+        for name, image in connected.items():
+            if bhwc_shape(image, name)[3] != channels:
+                raise ValueError(f"{name}: expected {channels} channels as image_1, got {image.shape[3]}")
         size = (height, width)
         chain = models.chain_or_default(model) if mode == "learned" else None
         part = chain.stage(stage) if chain else None
-        given = parse_weights(weights) if mode == "weighted" else None
+        given = parse_weights(weights)[::-1] or None if mode == "weighted" else None
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             sent = [job.send(images_of(image, images, batch, name)) for name, image in connected.items()]
@@ -111,28 +110,27 @@ class MultiScaleFuse(io.ComfyNode):
             else:
                 net = part.weights if part else None
                 image, maps = fuse(sent, mode, structure, given, net, size, temperature)
-            masks = [runtime.on_intermediate(map_to_mask(map_)) for map_ in maps.split(1, dim=1)]
-            return [runtime.to_comfy(image, like=like), *masks]
+            masks = [runtime.on_intermediate(map_to_mask(map_)) for map_ in reversed(maps.split(1, dim=1))]
+            return [runtime.to_comfy(image, like=image_1), *masks]
 
         fused, *masks = run_batch(work, batch, height * width, [chain] if chain else [])
         return io.NodeOutput(fused, masks)
 
 
 def _image_input(number: int) -> io.Image.Input:
-    place = {1: "The coarsest image", 2: "The next finer image"}.get(number, "A further, finer image")
-    return io.Image.Input(
-        f"image_{number}", optional=number > 2, tooltip=f"{place}; any size, same batch and channels."
-    )
+    place = {1: "The finest image, which sets the size", 2: "The next coarser image"}
+    tooltip = f"{place.get(number, 'A further, coarser image')}; any size, same batch and channels."
+    return io.Image.Input(f"image_{number}", optional=number > 2, tooltip=tooltip)
 
 
-def parse_weights(text: str) -> list[float] | None:
-    """Numbers from text such as "1, 1, 2"; None for empty text.
+def parse_weights(text: str) -> list[float]:
+    """Numbers from text such as "2, 1, 1"; none from empty text.
 
     Raises:
         ValueError: something is no number.
     """
     words = text.replace(",", " ").replace(";", " ").split()
     try:
-        return [float(word) for word in words] or None
+        return [float(word) for word in words]
     except ValueError:
-        raise ValueError(f"weights: expected numbers such as '1, 1, 2', got {text!r}") from None
+        raise ValueError(f"weights: expected numbers such as '2, 1, 1', got {text!r}") from None

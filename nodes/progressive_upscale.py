@@ -18,10 +18,10 @@ from ._batch import run_batch
 from ._inputs import (
     CATEGORY,
     COMMUNITY_TILES,
+    Model,
     detail_mask_input,
     images_of,
     machine_inputs,
-    model_input,
     refinement_inputs,
     scale_inputs,
     seed_input,
@@ -88,7 +88,11 @@ class ProgressiveUpscale(io.ComfyNode):
                     "own upsampler; nearest to lanczos = interpolation; espcn, fsrcnn and edsr = the bundled network "
                     "of that name for ×2. Denoiser, skip and fusion go on from there as trained.",
                 ),
-                model_input("does the work (the bundled model if none is connected)"),
+                Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The progressive model that does all the work (the bundled model if none is connected).",
+                ),
                 io.UpscaleModel.Input(
                     "upscale_model",
                     optional=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from comfy_api.latest import io, ui
 
@@ -178,6 +179,11 @@ class Train(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, squeezenet: str | None = None, **_: Any) -> Any:
+        """Measure with what is in the file now."""
+        return "" if squeezenet == NONE else models.watched(squeezenet)
 
     @classmethod
     def execute(

@@ -113,7 +113,7 @@ class TrainingData(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, validation_folder: str, **_: Any) -> Any:
+    def fingerprint_inputs(cls, folder: str | None = None, validation_folder: str | None = None, **_: Any) -> Any:
         """Read again when a picture has come, gone or changed."""
         try:
             return content(folder, "folder"), content(validation_folder, "validation_folder")
@@ -151,9 +151,12 @@ class TrainingData(io.ComfyNode):
         return io.NodeOutput(data, text, ui=ui.PreviewText(text))
 
 
-def content(folder: str, argument: str) -> str:
-    """What changes with the names, sizes and dates of the pictures under a folder; nothing for no folder."""
-    if not folder.strip():
+def content(folder: str | None, argument: str) -> str:
+    """What changes with the names, sizes and dates of the pictures under a folder.
+
+    Nothing for no folder, or for one whose name comes through a link, which ComfyUI does not tell beforehand.
+    """
+    if folder is None or not folder.strip():
         return ""
     digest = hashlib.sha256()
     for path in picture_files(runtime.input_folder(folder, argument)):

@@ -161,12 +161,9 @@ class TrainingLosses(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, vgg: str, **_: Any) -> Any:
+    def fingerprint_inputs(cls, vgg: str | None = None, **_: Any) -> Any:
         """Load again when the file has changed."""
-        try:
-            return "" if vgg == RANDOM else models.fingerprint(runtime.model_path(vgg))
-        except (ValueError, OSError):
-            return float("nan")  # never equal: let execute say what is wrong
+        return "" if vgg == RANDOM else models.watched(vgg)
 
     @classmethod
     def execute(

@@ -71,6 +71,12 @@ class Upsample(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, method: str | None = None, checkpoint: str | None = None, **_: Any) -> Any:
+        """Load again when the file has changed."""
+        unread = checkpoint == BUNDLED or method not in (None, *NETWORKS)
+        return "" if unread else models.watched(checkpoint)
+
+    @classmethod
     def execute(
         cls,
         image: Tensor,

@@ -54,7 +54,7 @@ def read_list(path: str | Path) -> list[str]:
         ValueError: it is no text, or has no names.
     """
     try:
-        names = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected names of pictures, one a line: {error}") from None
     if not names:

@@ -35,6 +35,6 @@ def read_config(path: str | Path) -> TrainConfig:
         ValueError: it is no JSON, or no `TrainConfig`; the message names file and key.
     """
     try:
-        return from_dict(TrainConfig, json.loads(Path(path).read_text(encoding="utf-8")))
+        return from_dict(TrainConfig, json.loads(Path(path).read_text(encoding="utf-8-sig")))
     except (ValueError, TypeError) as error:  # JSON's and Unicode's errors among them
         raise ValueError(f"{path}: {error}") from None

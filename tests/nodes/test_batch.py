@@ -83,5 +83,5 @@ def test_batches_that_do_not_fit_are_refused(picture: Picture, chain: Any, monke
         call(AttnUNetDenoise, noisy_image=three, conditioning=two, sigma_map=masks[:1], model=chain)
     with pytest.raises(ValueError, match="previous: expected a batch of 3 images, got 2"):
         call(ResidualSkip, current=three, previous=two, mode="constant")
-    with pytest.raises(ValueError, match="image_1: expected a batch of 3 images, got 2"):
-        call(MultiScaleFuse, image_1=two, image_2=three, mode="attention")
+    with pytest.raises(ValueError, match="image_2: expected a batch of 3 images, got 2"):
+        call(MultiScaleFuse, image_1=three, image_2=two, mode="attention")

@@ -94,10 +94,50 @@ def test_weights_loaded_in_inference_mode_can_be_trained(chain: Any, model_folde
 @pytest.mark.parametrize("name", ["nothing.safetensors", "../x.safetensors", "", "default2"])
 def test_unknown_models_are_refused_with_those_there_are(name: str, model_folder: Path) -> None:
     (model_folder / "here.safetensors").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"no such model .*here\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"no such model; there are: default, here\.safetensors"):
         call(LoadModel, model_name=name)
     mark = LoadModel.fingerprint_inputs(model_name=name)
     assert mark != LoadModel.fingerprint_inputs(model_name=name)  # never taken as unchanged
+
+
+def test_the_names_in_the_error_are_those_that_can_be_chosen(model_folder: Path) -> None:
+    with pytest.raises(CheckpointError) as error:
+        call(LoadModel, model_name="output/gone/last.safetensors")
+    assert str(error.value) == f"'output/gone/last.safetensors': no such model; there are: {', '.join(names_offered())}"
+
+
+def test_upsample_reads_a_changed_file_again(model_folder: Path) -> None:
+    path = model_folder / "own.safetensors"
+    path.write_bytes(b"one")
+
+    def mark(method: str | None = "edsr", checkpoint: str | None = "own.safetensors") -> Any:
+        return Upsample.fingerprint_inputs(method=method, checkpoint=checkpoint, scale=2.0)
+
+    before = mark()
+    assert before == mark() and mark(None) == before
+    path.write_bytes(b"another")
+    assert mark() != before and mark(None) != before
+    assert mark("bicubic", "gone.safetensors") == mark("bicubic", "gone.safetensors")  # which reads no file
+    assert mark(checkpoint="bundled") == mark(checkpoint="bundled")
+    assert mark(checkpoint="gone.safetensors") != mark(checkpoint="gone.safetensors")  # never taken as unchanged
+
+
+def test_a_name_that_comes_through_a_link_does_not_make_the_node_run_again() -> None:
+    for node, name in ((LoadModel, "model_name"), (Upsample, "checkpoint")):
+        assert node.fingerprint_inputs(**{name: None}) == node.fingerprint_inputs(**{name: None})  # what ComfyUI tells
+
+
+def test_a_subfolder_of_the_models_may_be_a_link_to_another_disk(
+    chain: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    link = model_folder / "big"
+    link.symlink_to(tmp_path, target_is_directory=True)
+    try:
+        (path,) = call(SaveModel, model=chain, filename_prefix="big/mine")
+    finally:
+        link.unlink()
+    assert Path(path) == link / "mine_00001.safetensors"
+    assert (tmp_path / "mine_00001.safetensors").is_file()
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x08\0\0\0\0\0\0\0{}"], ids=["empty", "text", "cut"])

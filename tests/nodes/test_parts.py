@@ -255,15 +255,15 @@ def test_fuse_of_equal_images_is_that_image(picture: Picture, chain: Any, mode: 
 
 
 def test_fuse_takes_up_to_six_images_of_any_sizes_in_order(picture: Picture) -> None:
-    images = {f"image_{i}": torch.full((1, 4 * i, 5 * i, 3), i / 10) for i in (1, 2, 4, 6)}
-    fused, weights = call(MultiScaleFuse, **images, mode="weighted", weights="0 0 1 3")
+    images = {f"image_{i}": torch.full((1, 28 - 4 * i, 35 - 5 * i, 3), i / 10) for i in (1, 2, 4, 6)}
+    fused, weights = call(MultiScaleFuse, **images, mode="weighted", weights="3 1 0 0")
     assert fused.shape == (1, 24, 30, 3)
-    torch.testing.assert_close(fused, torch.full_like(fused, 0.25 * 0.4 + 0.75 * 0.6))
-    assert [float(w.mean()) for w in weights] == pytest.approx([0, 0, 0.25, 0.75])
+    torch.testing.assert_close(fused, torch.full_like(fused, 0.75 * 0.1 + 0.25 * 0.2))
+    assert [float(w.mean()) for w in weights] == pytest.approx([0.75, 0.25, 0, 0])
 
 
-@pytest.mark.parametrize(("text", "expected"), [("", None), (" 1,2 ;3 ", [1, 2, 3]), ("0.5 0.5", [0.5, 0.5])])
-def test_weights_are_read_from_text(text: str, expected: list[float] | None) -> None:
+@pytest.mark.parametrize(("text", "expected"), [("", []), (" 1,2 ;3 ", [1, 2, 3]), ("0.5 0.5", [0.5, 0.5])])
+def test_weights_are_read_from_text(text: str, expected: list[float]) -> None:
     assert parse_weights(text) == expected
 
 
@@ -337,8 +337,8 @@ def test_a_precision_that_the_device_has_not_is_refused_by_its_name(picture: Pic
 
 
 def test_fuse_names_the_image_of_other_channels(picture: Picture) -> None:
-    with pytest.raises(ValueError, match=r"^image_1: expected 4 channels as image_3, got 3"):
-        call(MultiScaleFuse, image_1=picture(), image_3=picture(channels=4), image_2=picture(channels=4))
+    with pytest.raises(ValueError, match=r"^image_3: expected 4 channels as image_1, got 3"):
+        call(MultiScaleFuse, image_3=picture(), image_1=picture(channels=4), image_2=picture(channels=4))
 
 
 def test_a_width_that_makes_too_high_a_picture_is_named(picture: Picture) -> None:

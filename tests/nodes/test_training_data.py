@@ -160,6 +160,12 @@ def test_pictures_are_read_again_when_one_has_changed(tmp_path: Path, argument: 
     assert missing != fingerprint(**{argument: str(folder / "nowhere")})  # never taken as unchanged
 
 
+def test_a_folder_that_comes_through_a_link_does_not_make_the_node_run_again(tmp_path: Path) -> None:
+    assert fingerprint(folder=None) == fingerprint(folder=None)  # what ComfyUI tells of a link
+    marks = [fingerprint(folder=None, validation_folder=str(fill(tmp_path, count))) for count in (2, 3)]
+    assert marks[0] != marks[1]
+
+
 def test_decoded_pictures_are_not_held_by_the_graph(tmp_path: Path) -> None:
     data, _ = call(TrainingData, folder=str(fill(tmp_path, 3)))
     first, second = data.open()[0], data.open()[0]

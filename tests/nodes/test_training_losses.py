@@ -105,5 +105,6 @@ def test_a_changed_file_is_read_again(trunk: Path) -> None:
     trunk.write_bytes(trunk.read_bytes() + b" ")
     assert mark != TrainingLosses.fingerprint_inputs(**inputs)
     assert TrainingLosses.fingerprint_inputs(vgg="random") == TrainingLosses.fingerprint_inputs(vgg="random")
+    assert TrainingLosses.fingerprint_inputs(vgg=None) == TrainingLosses.fingerprint_inputs(vgg=None)  # of a link
     gone = TrainingLosses.fingerprint_inputs(vgg="nothing.safetensors")
     assert gone != TrainingLosses.fingerprint_inputs(vgg="nothing.safetensors")

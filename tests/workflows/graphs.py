@@ -95,6 +95,33 @@ def to_api(flow: Flow, infos: dict[str, Info]) -> dict[str, Any]:
     return prompt
 
 
+def bypassed(prompt: dict[str, Any], off: list[str], infos: dict[str, Info]) -> dict[str, Any]:
+    """A prompt as the front end queues it with some nodes bypassed.
+
+    What is linked to an output of theirs gets what is linked to the input at the same place, if it has the same type,
+    or else to the first of that type; nothing where that is free.
+    """
+
+    def source(link: list[Any]) -> list[Any] | None:
+        id_, slot = link
+        if id_ not in off:
+            return link
+        info = infos[prompt[id_]["class_type"]]
+        sockets = [(name, kind) for name, (kind, _) in ports(info).items() if not is_widget(kind)]
+        kind = info["output"][slot]
+        fitting = [name for place, (name, of) in enumerate(sockets) if of == kind and place == slot]
+        fitting += [name for name, of in sockets if of == kind]
+        passed = prompt[id_]["inputs"].get(fitting[0]) if fitting else None
+        return None if passed is None else source(passed)
+
+    left = {}
+    for id_, node in prompt.items():
+        if id_ not in off:
+            inputs = {name: source(v) if isinstance(v, list) else v for name, v in node["inputs"].items()}
+            left[id_] = node | {"inputs": {name: value for name, value in inputs.items() if value is not None}}
+    return left
+
+
 def problems_of_value(name: str, value: Any, kind: Any, options: dict[str, Any]) -> list[str]:
     """What is wrong with a widget's value; model files are looked up when the graph runs."""
     choices = kind if isinstance(kind, list) else options.get("options")

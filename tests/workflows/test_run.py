@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from progressive_upsampling.core.layout import from_bhwc
 from progressive_upsampling.nodes import NODES, _models, _runtime
 from progressive_upsampling.nodes.load_model import LoadModel
 from progressive_upsampling.nodes.progressive_upscale import ProgressiveUpscale
@@ -17,7 +19,7 @@ from progressive_upsampling.nodes.upsample import Upsample
 from ..nodes.conftest import chain, default_chain, picture
 from ..nodes.test_runtime import Community
 from .core_nodes import CORE
-from .graphs import node_infos, switched_on, to_api
+from .graphs import bypassed, node_infos, switched_on, to_api
 
 __all__ = ["chain", "default_chain", "picture"]
 
@@ -88,7 +90,7 @@ def reducer(prompt: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_graph_of_parts_equals_the_one_node(chain: Any, picture: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_models, "load_once", lambda *_: chain)
-    monkeypatch.setattr(_runtime, "model_path", lambda name: name)
+    monkeypatch.setattr(_runtime, "model_path", lambda name, *_: name)
     parts, quick = load("progressive_128_to_1024"), load("progressive_quick")
     for prompt in (parts, quick):
         reducer(prompt)["width"] = SIDE
@@ -103,6 +105,43 @@ def test_the_graph_of_parts_equals_the_one_node(chain: Any, picture: Any, monkey
     previews = [separate[id_][0] for id_, node in parts.items() if node["class_type"] == "PreviewImage"]
     for shown, stage in zip(previews, expected[1], strict=True):
         torch.testing.assert_close(shown, stage, atol=1e-5, rtol=0)
+
+
+BYPASSES = {  # and the settings of the chain that this is the same as; None where there are none
+    "PU_AdaptiveNoise": None,
+    "PU_InjectNoise": None,
+    "PU_AdaptiveNoise PU_InjectNoise": {"strength": 0.0},
+    "PU_InjectNoise PU_AttnUNetDenoise": {"detail": 0.0},
+    "PU_AdaptiveNoise PU_InjectNoise PU_AttnUNetDenoise": {"detail": 0.0},
+    "PU_ResidualSkip": {"skip": 0.0},
+    "PU_MultiScaleFuse": {"fusion": False},
+}
+
+
+@pytest.mark.parametrize("kinds", BYPASSES)
+def test_parts_that_are_bypassed_are_left_out_and_the_rest_goes_on(
+    chain: Any, picture: Any, monkeypatch: pytest.MonkeyPatch, kinds: str
+) -> None:
+    without_regression = replace(chain.stages[0].denoiser.config, regression=False)
+    for stage in chain.stages:  # as the bundled model: at detail 0 its denoisers change nothing
+        stage.denoiser.config = without_regression
+        stage.config = replace(stage.config, denoiser=without_regression)
+    monkeypatch.setattr(_models, "load_once", lambda *_: chain)
+    monkeypatch.setattr(_runtime, "model_path", lambda name, *_: name)
+    prompt = reduced(load("progressive_128_to_1024"))
+    for node in prompt.values():
+        node["inputs"] |= {"detail": 0.6} if "detail" in node["inputs"] else {}
+    small = titled(prompt, "Reduce to 128 px")
+    off = [id_ for id_, node in prompt.items() if node["class_type"] in kinds.split()]
+    prompt = bypassed(prompt, off, node_infos())
+    done = run(prompt, picture(50, 80))
+    result = done[only(prompt, "SaveImage")][0]
+    assert result.shape == (1, 80, 8 * SIDE, 3)
+    same = BYPASSES[kinds]
+    if same is None:
+        return
+    expected = chain(from_bhwc(done[small][0]), scale=8, dtype="fp32", **({"detail": 0.6} | same))
+    torch.testing.assert_close(from_bhwc(result), expected, atol=1e-5, rtol=0)
 
 
 def test_the_workflows_start_from_the_bundled_model() -> None:
@@ -148,7 +187,7 @@ def test_the_fusion_study_fuses_the_same_scales_in_every_way(picture: Any) -> No
     assert ways == {(m, s) for m in ("weighted", "attention", "learned") for s in ("flat", "hierarchical")}
     assert len(fuses) == len(ways)
     (sources,) = {tuple(node["inputs"][f"image_{i}"][0] for i in (1, 2, 3)) for node in fuses.values()}
-    assert [done[id_][0].shape[1] for id_ in sources] == [SIDE, 2 * SIDE, 4 * SIDE]
+    assert [done[id_][0].shape[1] for id_ in sources] == [4 * SIDE, 2 * SIDE, SIDE]
     for id_ in fuses:
         image, maps = done[id_]
         assert image.shape == (1, 4 * SIDE, 4 * SIDE, 3)
