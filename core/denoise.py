@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_choice, check_image, check_integer, check_map, check_number
-from .denoiser import SIGMA_FLOOR, Blind, Denoiser, Estimate, Refined, Regressed
+from .denoiser import Blind, Denoiser, Estimate, Refined, Regressed
 from .precision import autocast, resolve_dtype
 from .progress import OnStep, Progress
 from .row_stream import Stream, rows_at_a_time, run_in_rows
@@ -20,6 +20,7 @@ from .tiling import auto_tile, run_tiled, working_memory
 from .unet import UNetConfig
 
 STEPS = (1, 2, 4, 8)
+FULL_SIGMA = 4 / 255  # of noise that detail counts in full with: of less the bundled networks make more than there is
 CPU_SIDE = 362  # pixels: of so large a square a map of the finest level has 4 MB in bfloat16, which caches hold
 
 
@@ -40,9 +41,9 @@ def denoise(
     """Takes the noise out of an image, and refines it in a few steps.
 
     The result is (1 - alpha) · regression + alpha · refined with alpha = `detail` · `detail_mask`: the straight way
-    from the least error to the most natural texture (arXiv 2107.02555). Where sigma falls under one grey level, alpha
-    falls with it to 0, so that no noise means exactly the regression. Of a model without one (see `DenoiserConfig`)
-    the regression is the conditioning image.
+    from the least error to the most natural texture (arXiv 2107.02555). Where sigma falls under FULL_SIGMA, four grey
+    levels, alpha falls with it to 0, so that no noise means exactly the regression, and little noise little texture.
+    Of a model without one (see `DenoiserConfig`) the regression is the conditioning image.
 
     Args:
         model: the denoiser; images must be on its device.
@@ -84,7 +85,7 @@ def denoise(
         check_map(detail_mask, noisy, "detail_mask", maximum=1)
 
     noisy, sigma = noisy.float(), sigma.float()
-    alpha = detail * (sigma / SIGMA_FLOOR).clamp(max=1)
+    alpha = detail * (sigma / FULL_SIGMA).clamp(max=1)
     if detail_mask is not None:
         alpha = alpha * detail_mask.float()
     refine = bool((alpha > 0).any())

@@ -26,7 +26,7 @@ from .precision import autocast_dtype
 from .row_stream import Chained, Joined, Local, Stream
 from .unet import AttnUNet, UNetConfig
 
-SIGMA_FLOOR = 1 / 255  # one grey level: keeps ln b finite, and below it noise is not worth refining
+SIGMA_FLOOR = 1 / 255  # one grey level: keeps ln b finite
 
 
 @dataclass(frozen=True)

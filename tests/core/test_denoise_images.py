@@ -129,6 +129,14 @@ def test_nothing_is_evaluated_that_is_not_needed(detail: float, known: bool, sig
         assert calls[-1][0] == calls[-1][1]
 
 
+@pytest.mark.parametrize(("levels", "share"), [(0, 0.0), (1, 0.25), (3, 0.75), (4, 1.0), (9, 1.0)])
+def test_of_little_noise_there_is_little_texture(levels: float, share: float) -> None:
+    y, noisy, s = noised(levels / 255)
+    net = Stub(lambda z, y, eta: 0.5 * y if z.any() else y)
+    out = denoise(net, noisy, s, y, detail=1.0, tile=WHOLE)
+    torch.testing.assert_close(out, (1 - share) * y + share * 0.5 * y)
+
+
 def test_cancelling_stops_between_tiles_and_leaves_the_inputs() -> None:
     net, (y, noisy, s) = denoiser(), noised(0.1, 70, 90)
     kept = [image.clone() for image in (y, noisy, s)]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import skimage.data
+import torch
 
+from progressive_upsampling import core
 from progressive_upsampling.core.checkpoint import bundled
 
 from .quality.blocks import differences
@@ -36,6 +39,19 @@ def test_a_bundled_model_does_to_photographs_what_it_did(name: str) -> None:
     found = figures(Bundled(name))
     assert found.keys() == stored.keys()
     assert found == pytest.approx(stored, abs=ALLOWED)
+
+
+@pytest.mark.parametrize("noise", ["learned", "uniform"])
+@pytest.mark.parametrize("name", ["chelsea", "coffee"])
+def test_texture_grows_with_the_strength_of_the_noise(name: str, noise: str) -> None:
+    photo = torch.from_numpy(getattr(skimage.data, name)()[100:356, 100:356]).movedim(-1, 0)[None] / 255
+    small, chain = core.resample(photo, (64, 64)).clamp(0, 1), core.Chain.from_pretrained()
+    without = chain(small, 4, dtype="fp32")
+    effects = [
+        float((chain(small, 4, detail=1.0, strength=s, noise=noise, seed=3, dtype="fp32") - without).square().mean())
+        for s in (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+    ]
+    assert effects[0] == 0 and effects == sorted(effects)
 
 
 def test_the_bundled_weights_are_small_together() -> None:
