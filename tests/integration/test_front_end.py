@@ -12,7 +12,7 @@ import pytest
 
 from ..nodes.contract import promised
 from ..subgraphs.flatten import flatten
-from ..workflows.graphs import CORE_NODES, Info, to_api
+from ..workflows.graphs import CORE_NODES, Info, bypassed, to_api
 from .browser import Opened, front_end
 from .stub_server import Answers, front_ends, stub_server
 
@@ -77,6 +77,21 @@ def test_a_workflow_loads_without_a_problem_and_queues_its_api_form(opened: Open
     opened.load(flow)
     assert opened.problems(flow, CORE_NODES | promised()) == []
     assert opened.prompt() == to_api(flow, CORE_NODES | promised())
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    ["Upsample", "ResidualSkip", "MultiScaleFuse", "AdaptiveNoise InjectNoise", "InjectNoise AttnUNetDenoise"],
+)
+def test_bypassed_nodes_are_gone_round_as_the_tests_of_workflows_take_it(opened: Opened, kinds: str) -> None:
+    flow = json.loads((ROOT / "workflows" / "progressive_128_to_1024.json").read_text(encoding="utf-8"))
+    infos = CORE_NODES | promised()
+    whole = to_api(flow, infos)
+    off = [node for node in flow["nodes"] if node["type"].removeprefix("PU_") in kinds.split()]
+    for node in off:
+        node["mode"] = 4
+    opened.load(flow)
+    assert opened.prompt() == bypassed(whole, [str(node["id"]) for node in off], infos)
 
 
 @pytest.mark.parametrize("name", BLUEPRINTS)
