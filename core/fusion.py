@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .checks import check_choice, check_image, check_number, check_size
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
-from .local_features import feature_distance, local_features
+from .local_features import feature_distance, in_temperatures, local_features
 from .pyramid import collapse, decompose, gaussian_pyramid
 from .resample import resample
 
@@ -191,8 +191,8 @@ def _weighted(images: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 
 def _attention(temperature: float, images: Sequence[Tensor], _shares: Sequence[float]) -> Tensor:
     query = local_features(images[-1])
-    distances = [feature_distance(query, local_features(image)) for image in images]
-    return torch.softmax(torch.cat(distances, dim=1) / -temperature, dim=1)
+    distances = torch.cat([feature_distance(query, local_features(image)) for image in images], dim=1)
+    return torch.softmax(-in_temperatures(distances, temperature), dim=1)
 
 
 def _learned(model: Callable[[Tensor], Tensor], images: Sequence[Tensor], _shares: Sequence[float]) -> Tensor:
@@ -228,7 +228,8 @@ def _shares(weights: Sequence[float] | None, mode: str, count: int) -> list[floa
         check_number(weight, f"weights[{i}]", 0.0)
     if not any(weights):
         raise ValueError(f"weights: expected at least one above 0, got {list(weights)}")
-    return [float(weight) for weight in weights]
+    largest = float(max(weights))  # only ratios count; the sum of large numbers is none
+    return [float(weight) / largest for weight in weights]
 
 
 def _scaled(image: Tensor, size: tuple[int, int]) -> Tensor:
