@@ -22,7 +22,7 @@ from .progress import OnStep, Progress
 from .resample import METHODS, resample
 from .sizes import stage_sizes, target_size
 from .stage import Stage, StageConfig
-from .upsample import Enlarge
+from .upsample import Enlarge, check_method
 from .upsamplers import load_upsampler
 
 DEFAULT = "default"
@@ -246,6 +246,8 @@ class Chain(nn.Module):
         chosen = Settings(**settings)
         check_image(image)
         if isinstance(upsampler, str) and upsampler not in METHODS:
+        if upsampler is not None:
+            check_method(upsampler, "upsampler")
             upsampler = self._named_upsampler(upsampler)
         B, _, H, W = image.shape
         chosen = chosen.of_images(slice(B), B)

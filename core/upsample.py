@@ -54,13 +54,12 @@ def upsample(
     """
     check_image(image)
     check_size(size)
+    check_method(method)
     size, image = (int(size[0]), int(size[1])), image.float()
     if isinstance(method, str):
         result = resample(image, size, method).clamp_(0, 1)
         Progress(on_step, 1).finish()
         return result
-    if not callable(method):
-        raise TypeError(f"method: expected a name, a network or a function, got {type(method).__name__}")
 
     def enlarge(source: Tensor) -> Tensor:
         rgb = source
@@ -79,6 +78,25 @@ def upsample(
         return resample(rgb, size).clamp_(0, 1)
 
     return through_rgb(image, enlarge, size)
+
+
+def check_method(method: object, name: str = "method") -> None:
+    """Check that a value can upsample; a name is known only to what resolves it.
+
+    Args:
+        method: what should be a name, a network of `core.upsamplers` or a function.
+        name: argument name for the messages.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(method, str) or (callable(method) and not isinstance(method, nn.Module)):
+        return
+    if not isinstance(method, nn.Module):
+        raise TypeError(f"{name}: expected a name, a network or a function, got {type(method).__name__}")
+    if not all(isinstance(getattr(method, needed, None), int) for needed in ("scale", "halo")):
+        expected = "a network with the integers scale and halo, as those of core.upsamplers, or a function around it"
+        raise TypeError(f"{name}: expected {expected}, got {type(method).__name__}")
 
 
 def _passes(image: Tensor, size: tuple[int, int], method: nn.Module | Enlarge) -> int:
