@@ -7,6 +7,7 @@ bicubic and added. That is a residual skip from where the chain began, and the l
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .checks import check_number
@@ -17,6 +18,7 @@ from .rows import BAND_PIXELS, bands, images_at_a_time, rows_at
 COLOURS = 3  # channels that are corrected; a fourth is alpha, which is no result of an upsampler
 
 
+@torch.no_grad()
 def back_project(
     current: Tensor,
     previous: Tensor,
@@ -41,7 +43,7 @@ def back_project(
             corrected.
 
     Returns:
-        `[B, C, H, W]` in the dtype of `current`, 0..1; `current` itself where it is overwritten.
+        `[B, C, H, W]` in the dtype of `current`, 0..1, without gradient; `current` itself where it is overwritten.
 
     Raises:
         TypeError, ValueError: a wrong image or number; images of different batch or channels.

@@ -102,6 +102,14 @@ def test_it_computes_in_float32_and_keeps_the_format(dtype: torch.dtype) -> None
     torch.testing.assert_close(ours, back_project(current.float(), small.float()).to(dtype))
 
 
+def test_images_that_ask_for_a_gradient_are_corrected_without_one() -> None:
+    current, small = pair((50, 70), (20, 30))
+    expected = back_project(current, small)
+    for now, before in ((False, True), (True, False), (True, True)):
+        ours = back_project(current.clone().requires_grad_(now), small.clone().requires_grad_(before))
+        assert torch.equal(ours, expected) and not ours.requires_grad
+
+
 def test_every_band_is_reported_and_may_cancel() -> None:
     calls: list[tuple[float, float]] = []
     current, small = pair((20, 30), (10, 15), 2)
