@@ -16,7 +16,7 @@ from .local_features import feature_distance, in_temperatures, local_features
 from .pyramid import collapse, decompose, gaussian_pyramid
 from .resample import resample
 
-__all__ = ["MODES", "STRUCTURES", "DynamicWeights", "DynamicWeightsConfig", "FusionResult", "fuse"]
+__all__ = ["MODES", "STRUCTURES", "DynamicWeights", "DynamicWeightsConfig", "FusionResult", "check_images", "fuse"]
 
 MODES = ("weighted", "attention", "learned")
 STRUCTURES = ("flat", "hierarchical", "laplacian")
@@ -88,7 +88,7 @@ def fuse(
         TypeError, ValueError: a wrong image, mode, structure, weight, size or temperature; fewer than two
             images, or images of different batch or channels; mode "learned" without a model.
     """
-    images = _checked(images)
+    check_images(images)
     check_choice(mode, "mode", MODES)
     check_choice(structure, "structure", STRUCTURES)
     check_number(temperature, "temperature", above=0.0)
@@ -204,17 +204,26 @@ def _learned(model: Callable[[Tensor], Tensor], images: Sequence[Tensor], _share
     return weights
 
 
-def _checked(images: Sequence[Tensor]) -> list[Tensor]:
+def check_images(images: object, alike: bool = True) -> None:
+    """Check that a value is a list of images that can be fused.
+
+    Args:
+        images: what should be at least two `[B, C, H, W]` with the same B.
+        alike: whether they must have the same C, too.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
     if isinstance(images, Tensor) or not isinstance(images, Sequence):
         raise TypeError(f"images: expected a sequence of images, got {type(images).__name__}")
     if len(images) < 2:
         raise ValueError(f"images: expected at least 2, got {len(images)}")
     for i, image in enumerate(images):
         check_image(image, f"images[{i}]")
-        if image.shape[:2] != images[0].shape[:2]:
-            B, C = images[0].shape[:2]
-            raise ValueError(f"images[{i}]: expected [{B}, {C}, H, W] as images[0], got {tuple(image.shape)}")
-    return list(images)
+        B, C = images[0].shape[:2]
+        if image.shape[0] != B or (alike and image.shape[1] != C):
+            channels = C if alike else "1|3|4"
+            raise ValueError(f"images[{i}]: expected [{B}, {channels}, H, W] as images[0], got {tuple(image.shape)}")
 
 
 def _shares(weights: Sequence[float] | None, mode: str, count: int) -> list[float]:

@@ -88,6 +88,9 @@ def fuse_in_bands(
     """
     B, _, H, W = out.shape
     check_size((H, W))
+    for i, image in enumerate(images):
+        if tuple(image.shape[:2]) != (B, 3):  # images beyond those of `out` would not be seen to be there
+            raise ValueError(f"images[{i}]: expected [{B}, 3, H, W], got {tuple(image.shape)}")
     for some in images_at_a_time(B, H * W, band):
         target = out[some]
         original = Original(target)
