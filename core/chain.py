@@ -22,7 +22,7 @@ from .progress import OnStep, Progress
 from .resample import METHODS, resample
 from .sizes import stage_sizes, target_size
 from .stage import Stage, StageConfig
-from .upsample import Enlarge, check_method
+from .upsample import Enlarge, check_method, upsample
 from .upsamplers import load_upsampler
 
 DEFAULT = "default"
@@ -253,7 +253,7 @@ class Chain(nn.Module):
         target = target_size(H, W, scale, size)
         sizes = stage_sizes(H, W, *target)
         if not sizes:
-            result = resample(image.float(), target).clamp(0, 1)
+            result = upsample(image, target)
             Progress(on_step, 1).finish(preview_of(result))
             return [result]
 

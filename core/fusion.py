@@ -15,6 +15,7 @@ from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .local_features import feature_distance, in_temperatures, local_features
 from .pyramid import collapse, decompose, gaussian_pyramid
 from .resample import resample
+from .transparency import spread_colour
 
 __all__ = ["MODES", "STRUCTURES", "DynamicWeights", "DynamicWeightsConfig", "FusionResult", "check_images", "fuse"]
 
@@ -70,7 +71,8 @@ def fuse(
 
     Args:
         images: at least two `[B, C, H, W]` with the same B and C (1, 3 or 4), any sizes, coarse to fine,
-            0..1. Not changed. Alpha is fused with the weights of the colour.
+            0..1. Not changed. Alpha is fused with the weights of the colour; colours that it hides count for
+            nothing, see `core.transparency`.
         mode: one of `MODES`.
         structure: one of `STRUCTURES`.
         weights: mode "weighted" only: one number >= 0 for each image, not all 0, normalised here.
@@ -98,7 +100,7 @@ def fuse(
     shares = _shares(weights, mode, len(images))
     weigh = _weigher(mode, model, temperature)
     dtype, device = images[-1].dtype, images[-1].device
-    images = [image.to(device, torch.promote_types(dtype, torch.float32)) for image in images]
+    images = [spread_colour(image.to(device, torch.promote_types(dtype, torch.float32))) for image in images]
     structures = {"flat": _flat, "hierarchical": _hierarchical, "laplacian": _laplacian}
     image, effective = structures[structure](images, shares, weigh, (size[0], size[1]))
     return FusionResult(image.clamp(0.0, 1.0).to(dtype), effective)

@@ -23,6 +23,7 @@ from .merge import OnBand, fuse_in_bands, skip_in_bands
 from .progress import OnStep, Progress
 from .residual import SkipWeights, SkipWeightsConfig
 from .tiling import run_tiled
+from .transparency import spread_colour
 from .upsample import Enlarge, upsample
 from .upsamplers import build_upsampler
 
@@ -111,7 +112,9 @@ class Stage(nn.Module):
         """The denoised image; alpha is that of `noisy`, the mask may have any size. See `core.denoise.denoise`."""
         check_image(noisy, "noisy", (1, 2, 3, 4))
         known = where = None
-        if conditioning is not None:
+        if conditioning is None:
+            noisy = spread_colour(noisy)  # beside a conditioning image it stays what was made of that
+        else:
             check_image(conditioning, "conditioning")
             known = through_rgb_only(conditioning)
         if detail_mask is not None:
@@ -195,7 +198,7 @@ class Stage(nn.Module):
             size = fused_size(images)
         check_size(size)
         H, W = int(size[0]), int(size[1])
-        *others, last = images
+        *others, last = (spread_colour(image) for image in images)
         maps = torch.empty(last.shape[0], len(images), H, W, device=last.device)
         others = [through_rgb_only(image).float() for image in others]
 
@@ -214,7 +217,8 @@ class Stage(nn.Module):
             previous: [B, C, H', W'] float32 in 0..1.
             on_step: progress; may raise to cancel.
         """
-        other = through_rgb_only(previous)
+        other = through_rgb_only(spread_colour(previous))
+        spread_colour(current, overwrite=True)
 
         def run(rgb: Tensor) -> Tensor:
             with torch.no_grad():
