@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .checks import check_choice, check_image, check_integer, check_number
 from .local_features import blur, blur_radius, gradient_magnitude, luma
 from .noise import softplus_inverse
+from .transparency import spread_colour
 
 MODES = ("uniform", "gradient", "learned")
 
@@ -157,7 +158,8 @@ def adaptive_sigma(
     """The sigma map of an image.
 
     Args:
-        image: `[B, C, H, W]`, C of 1, 3 or 4, 0..1: the upsampled image. Not changed.
+        image: `[B, C, H, W]`, C of 1, 3 or 4, 0..1: the upsampled image. Not changed. Colours that its alpha hides
+            count for nothing, see `core.transparency`.
         mode: "uniform": sigma everywhere; "gradient": sigma·`gradient_map`; "learned": the controller's
             expected error.
         strength: multiplier, >= 0; 0 gives exact zeros.
@@ -181,8 +183,9 @@ def adaptive_sigma(
     B, _, H, W = image.shape
     if strength == 0:
         return image.new_zeros((B, 1, H, W))
+    if mode == "uniform":
+        return image.new_full((B, 1, H, W), strength * sigma)
+    image = spread_colour(image)
     if mode == "learned" and controller is not None:
         return (strength * controller(image)).to(image.dtype)
-    if mode == "gradient":
-        return strength * sigma * gradient_map(image)
-    return image.new_full((B, 1, H, W), strength * sigma)
+    return strength * sigma * gradient_map(image)

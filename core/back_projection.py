@@ -7,16 +7,19 @@ bicubic and added. That is a residual skip from where the chain began, and the l
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .checks import check_number
 from .progress import OnStep
 from .residual import check_pair
 from .rows import BAND_PIXELS, bands, images_at_a_time, rows_at
+from .transparency import spread_colour
 
 COLOURS = 3  # channels that are corrected; a fourth is alpha, which is no result of an upsampler
 
 
+@torch.no_grad()
 def back_project(
     current: Tensor,
     previous: Tensor,
@@ -32,7 +35,7 @@ def back_project(
     one step, after which a quarter or so is lacking of what was.
 
     Args:
-        current: `[B, C, H, W]`, C of 1, 3 or 4, 0..1. Alpha stays as it is.
+        current: `[B, C, H, W]`, C of 1, 3 or 4, 0..1. Alpha stays as it is; colours that it hides count for nothing.
         previous: `[B, C, H', W']`, 0..1, of any size; meant to be smaller. Not changed.
         strength: 0..1; 0 returns the current image exactly.
         overwrite: whether `current`, float32, takes the result.
@@ -41,7 +44,7 @@ def back_project(
             corrected.
 
     Returns:
-        `[B, C, H, W]` in the dtype of `current`, 0..1; `current` itself where it is overwritten.
+        `[B, C, H, W]` in the dtype of `current`, 0..1, without gradient; `current` itself where it is overwritten.
 
     Raises:
         TypeError, ValueError: a wrong image or number; images of different batch or channels.
@@ -56,6 +59,8 @@ def back_project(
     target = current if overwrite else current.float().clone()
     B, _, H, W = target.shape
     if strength > 0:
+        spread_colour(target, overwrite=True)
+        previous = spread_colour(previous)
         for some in images_at_a_time(B, H * W, band):
             colour = target[some, :COLOURS]
             lacking = _lacking(colour, previous[some, :COLOURS].float(), band)

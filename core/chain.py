@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .adaptive_noise import MODES
 from .back_projection import back_project
 from .checkpoint import CheckpointError, load_into, read_checkpoint, resolve, write_checkpoint
-from .checks import check_choice, check_image, check_integer, check_map, check_number
+from .checks import check_choice, check_image, check_integer, check_multiplier, check_number
 from .config import from_dict, to_dict
 from .denoise import STEPS
 from .noise import KINDS, MAX_SEED, inject_noise
@@ -22,7 +22,7 @@ from .progress import OnStep, Progress
 from .resample import METHODS, resample
 from .sizes import stage_sizes, target_size
 from .stage import Stage, StageConfig
-from .upsample import Enlarge
+from .upsample import Enlarge, check_method, upsample
 from .upsamplers import load_upsampler
 
 DEFAULT = "default"
@@ -104,8 +104,7 @@ class Settings:
         check_choice(self.steps, "steps", STEPS)
         check_number(self.detail, "detail", 0, 1)
         if self.detail_mask is not None:
-            check_image(self.detail_mask, "detail_mask", (1,))
-            check_map(self.detail_mask, self.detail_mask, "detail_mask", maximum=1)
+            check_multiplier(self.detail_mask, "detail_mask")
         check_number(self.skip, "skip", 0, 1)
         check_choice(self.fusion, "fusion", (False, True))
         if self.tile is not None:
@@ -247,12 +246,14 @@ class Chain(nn.Module):
         check_image(image)
         if isinstance(upsampler, str) and upsampler not in METHODS:
             upsampler = self._named_upsampler(upsampler)
+        if upsampler is not None:
+            check_method(upsampler, "upsampler")
         B, _, H, W = image.shape
         chosen = chosen.of_images(slice(B), B)
         target = target_size(H, W, scale, size)
         sizes = stage_sizes(H, W, *target)
         if not sizes:
-            result = resample(image.float(), target).clamp(0, 1)
+            result = upsample(image, target)
             Progress(on_step, 1).finish(preview_of(result))
             return [result]
 

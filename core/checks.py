@@ -79,6 +79,20 @@ def check_map(map_: object, image: Tensor, name: str = "sigma", maximum: float |
         raise ValueError(f"{name}: expected values <= {maximum:g}, got a maximum of {highest:g}")
 
 
+def check_multiplier(map_: Tensor, name: str) -> None:
+    """Check that a value is a map to multiply by, of any size.
+
+    Args:
+        map_: what should be a float tensor `[B, 1, H, W]` in 0..1.
+        name: argument name for the messages.
+
+    Raises:
+        TypeError, ValueError: as `check_map`.
+    """
+    check_image(map_, name, (1,))
+    check_map(map_, map_, name, maximum=1)
+
+
 def check_number(
     value: object,
     name: str,

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from .checks import check_choice, check_image, check_number, check_size
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
-from .local_features import feature_distance, local_features
+from .local_features import feature_distance, in_temperatures, local_features
 from .pyramid import collapse, decompose, gaussian_pyramid
 from .resample import resample
+from .transparency import spread_colour
 
-__all__ = ["MODES", "STRUCTURES", "DynamicWeights", "DynamicWeightsConfig", "FusionResult", "fuse"]
+__all__ = ["MODES", "STRUCTURES", "DynamicWeights", "DynamicWeightsConfig", "FusionResult", "check_images", "fuse"]
 
 MODES = ("weighted", "attention", "learned")
 STRUCTURES = ("flat", "hierarchical", "laplacian")
@@ -70,7 +71,8 @@ def fuse(
 
     Args:
         images: at least two `[B, C, H, W]` with the same B and C (1, 3 or 4), any sizes, coarse to fine,
-            0..1. Not changed. Alpha is fused with the weights of the colour.
+            0..1. Not changed. Alpha is fused with the weights of the colour; colours that it hides count for
+            nothing, see `core.transparency`.
         mode: one of `MODES`.
         structure: one of `STRUCTURES`.
         weights: mode "weighted" only: one number >= 0 for each image, not all 0, normalised here.
@@ -88,7 +90,7 @@ def fuse(
         TypeError, ValueError: a wrong image, mode, structure, weight, size or temperature; fewer than two
             images, or images of different batch or channels; mode "learned" without a model.
     """
-    images = _checked(images)
+    check_images(images)
     check_choice(mode, "mode", MODES)
     check_choice(structure, "structure", STRUCTURES)
     check_number(temperature, "temperature", above=0.0)
@@ -98,7 +100,7 @@ def fuse(
     shares = _shares(weights, mode, len(images))
     weigh = _weigher(mode, model, temperature)
     dtype, device = images[-1].dtype, images[-1].device
-    images = [image.to(device, torch.promote_types(dtype, torch.float32)) for image in images]
+    images = [spread_colour(image.to(device, torch.promote_types(dtype, torch.float32))) for image in images]
     structures = {"flat": _flat, "hierarchical": _hierarchical, "laplacian": _laplacian}
     image, effective = structures[structure](images, shares, weigh, (size[0], size[1]))
     return FusionResult(image.clamp(0.0, 1.0).to(dtype), effective)
@@ -191,8 +193,8 @@ def _weighted(images: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 
 def _attention(temperature: float, images: Sequence[Tensor], _shares: Sequence[float]) -> Tensor:
     query = local_features(images[-1])
-    distances = [feature_distance(query, local_features(image)) for image in images]
-    return torch.softmax(torch.cat(distances, dim=1) / -temperature, dim=1)
+    distances = torch.cat([feature_distance(query, local_features(image)) for image in images], dim=1)
+    return torch.softmax(-in_temperatures(distances, temperature), dim=1)
 
 
 def _learned(model: Callable[[Tensor], Tensor], images: Sequence[Tensor], _shares: Sequence[float]) -> Tensor:
@@ -204,17 +206,26 @@ def _learned(model: Callable[[Tensor], Tensor], images: Sequence[Tensor], _share
     return weights
 
 
-def _checked(images: Sequence[Tensor]) -> list[Tensor]:
+def check_images(images: object, alike: bool = True) -> None:
+    """Check that a value is a list of images that can be fused.
+
+    Args:
+        images: what should be at least two `[B, C, H, W]` with the same B.
+        alike: whether they must have the same C, too.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
     if isinstance(images, Tensor) or not isinstance(images, Sequence):
         raise TypeError(f"images: expected a sequence of images, got {type(images).__name__}")
     if len(images) < 2:
         raise ValueError(f"images: expected at least 2, got {len(images)}")
     for i, image in enumerate(images):
         check_image(image, f"images[{i}]")
-        if image.shape[:2] != images[0].shape[:2]:
-            B, C = images[0].shape[:2]
-            raise ValueError(f"images[{i}]: expected [{B}, {C}, H, W] as images[0], got {tuple(image.shape)}")
-    return list(images)
+        B, C = images[0].shape[:2]
+        if image.shape[0] != B or (alike and image.shape[1] != C):
+            channels = C if alike else "1|3|4"
+            raise ValueError(f"images[{i}]: expected [{B}, {channels}, H, W] as images[0], got {tuple(image.shape)}")
 
 
 def _shares(weights: Sequence[float] | None, mode: str, count: int) -> list[float]:
@@ -228,7 +239,8 @@ def _shares(weights: Sequence[float] | None, mode: str, count: int) -> list[floa
         check_number(weight, f"weights[{i}]", 0.0)
     if not any(weights):
         raise ValueError(f"weights: expected at least one above 0, got {list(weights)}")
-    return [float(weight) for weight in weights]
+    largest = float(max(weights))  # only ratios count; the sum of large numbers is none
+    return [float(weight) / largest for weight in weights]
 
 
 def _scaled(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -107,7 +107,12 @@ def similarity(query: Tensor, key: Tensor, temperature: float = 1.0) -> Tensor:
     Returns:
         `[B, 1, H, W]` in 0..1, 1 where they are equal.
     """
-    return torch.exp(-feature_distance(local_features(query), local_features(key)) / temperature)
+    return torch.exp(-in_temperatures(feature_distance(local_features(query), local_features(key)), temperature))
+
+
+def in_temperatures(distance: Tensor, temperature: float) -> Tensor:
+    """A distance, float32 or float64, over a temperature > 0; 0 stays 0 where the format has none so small, too."""
+    return distance / max(temperature, torch.finfo(distance.dtype).tiny)
 
 
 def _full_precision(tensor: Tensor) -> torch.autocast:

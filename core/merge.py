@@ -16,6 +16,7 @@ from .pyramid import rows_to_weigh, weighed_rows
 from .residual import check_pair
 from .rows import BAND_PIXELS, Original, Rows, bands, images_at_a_time, rows_at
 from .tiling import aligned, shares_memory
+from .transparency import spread_colour
 
 OnBand = Callable[[int, int], None]
 
@@ -47,6 +48,8 @@ def skip_in_bands(
     B, _, H, W = current.shape
     if not any(weights):
         return current.clamp_(0, 1)
+    spread_colour(current, overwrite=True)
+    previous = spread_colour(previous)
     for some in images_at_a_time(B, H * W, band):
         target, source = current[some], previous[some]
         original = Original(target)
@@ -88,6 +91,9 @@ def fuse_in_bands(
     """
     B, _, H, W = out.shape
     check_size((H, W))
+    for i, image in enumerate(images):
+        if tuple(image.shape[:2]) != (B, 3):  # images beyond those of `out` would not be seen to be there
+            raise ValueError(f"images[{i}]: expected [{B}, 3, H, W], got {tuple(image.shape)}")
     for some in images_at_a_time(B, H * W, band):
         target = out[some]
         original = Original(target)

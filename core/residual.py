@@ -15,6 +15,7 @@ from .local_features import similarity
 from .pyramid import collapse, decompose, weighed_rows
 from .resample import resample
 from .rows import Rows
+from .transparency import spread_colour
 
 MODES = ("constant", "cosine", "weighted", "attention")
 
@@ -63,7 +64,8 @@ def skip(
       the current image has added is kept.
 
     Except for "weighted", w_l = 1 − (1 − w)^(l + 1): with several levels the coarse bands take more of the
-    previous image than the fine ones, and strength keeps its ends.
+    previous image than the fine ones, and strength keeps its ends. Colours that alpha hides count for
+    nothing, see `core.transparency`.
 
     Args:
         current: `[B, C, H, W]`, C of 1, 3 or 4, 0..1. Not changed.
@@ -90,8 +92,8 @@ def skip(
     if strength == 0 or (given and not any(isinstance(w, Tensor) or w for w in given)):
         return current.clamp(0.0, 1.0)
     H, W = current.shape[-2:]
-    present = current.to(torch.promote_types(current.dtype, torch.float32))
-    before = resample(previous.to(present), (H, W)).clamp(0.0, 1.0)
+    present = spread_colour(current.to(torch.promote_types(current.dtype, torch.float32)))
+    before = resample(spread_colour(previous.to(present)), (H, W)).clamp(0.0, 1.0)
     if mode == "weighted":
         change = Rows(before - present, 0, H)
         weighed = weighed_rows(change, [strength * weight for weight in given], slice(0, H))

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from .adaptive_noise import NoiseController, NoiseControllerConfig, adaptive_sigma
-from .checks import check_number
+from .checks import check_image, check_multiplier, check_number, check_size
 from .denoise import denoise, regress
 from .denoiser import Denoiser, DenoiserConfig
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
-from .fusion import fused_size
+from .fusion import check_images, fused_size
 from .layout import map_at, through_rgb
 from .merge import OnBand, fuse_in_bands, skip_in_bands
 from .progress import OnStep, Progress
 from .residual import SkipWeights, SkipWeightsConfig
 from .tiling import run_tiled
+from .transparency import spread_colour
 from .upsample import Enlarge, upsample
 from .upsamplers import build_upsampler
 
@@ -109,9 +110,17 @@ class Stage(nn.Module):
         on_step: OnStep | None = None,
     ) -> Tensor:
         """The denoised image; alpha is that of `noisy`, the mask may have any size. See `core.denoise.denoise`."""
-        known = None if conditioning is None else through_rgb_only(conditioning)
-        # clamped: the weights of bilinear add up to 1 only nearly
-        where = None if detail_mask is None else map_at(detail_mask, (noisy.shape[2], noisy.shape[3])).clamp(max=1)
+        check_image(noisy, "noisy", (1, 2, 3, 4))
+        known = where = None
+        if conditioning is None:
+            noisy = spread_colour(noisy)  # beside a conditioning image it stays what was made of that
+        else:
+            check_image(conditioning, "conditioning")
+            known = through_rgb_only(conditioning)
+        if detail_mask is not None:
+            check_multiplier(detail_mask, "detail_mask")
+            # clamped: the weights of bilinear add up to 1 only nearly
+            where = map_at(detail_mask, (noisy.shape[2], noisy.shape[3])).clamp(max=1)
 
         def run(rgb: Tensor) -> Tensor:
             return denoise(
@@ -175,18 +184,23 @@ class Stage(nn.Module):
         """Fuses images by learned weights. See `core.fusion.fuse`.
 
         Args:
-            images: at least two [B, C, H, W] in 0..1 of any sizes, coarse to fine.
+            images: at least two [B, C, H, W] in 0..1 of the same B and any C and sizes, coarse to fine.
             size: (height, width) of the result, None for that of the largest image.
 
         Returns:
             the image with the channels of the last one (alpha is the last one's), and the weight maps [B, N, H, W].
+
+        Raises:
+            TypeError, ValueError: an argument is not as described.
         """
-        if len(images) < 2:
-            raise ValueError(f"images: expected at least 2, got {len(images)}")
-        H, W = size or fused_size(images)
-        last = images[-1]
+        check_images(images, alike=False)
+        if size is None:
+            size = fused_size(images)
+        check_size(size)
+        H, W = int(size[0]), int(size[1])
+        *others, last = (spread_colour(image) for image in images)
         maps = torch.empty(last.shape[0], len(images), H, W, device=last.device)
-        others = [through_rgb_only(image).float() for image in images[:-1]]
+        others = [through_rgb_only(image).float() for image in others]
 
         def run(rgb: Tensor) -> Tensor:
             out = torch.empty(rgb.shape[0], 3, H, W, device=rgb.device)
@@ -203,7 +217,8 @@ class Stage(nn.Module):
             previous: [B, C, H', W'] float32 in 0..1.
             on_step: progress; may raise to cancel.
         """
-        other = through_rgb_only(previous)
+        other = through_rgb_only(spread_colour(previous))
+        spread_colour(current, overwrite=True)
 
         def run(rgb: Tensor) -> Tensor:
             with torch.no_grad():

@@ -14,6 +14,7 @@ from .progress import OnStep, Progress
 from .resample import resample
 from .row_stream import Chained, Local, Stream, rows_at_a_time, run_in_rows
 from .tiling import auto_tile, run_tiled, working_memory
+from .transparency import spread_colour
 from .upsamplers import EDSR
 
 CPU_SIDE = 192  # input pixels: of so large a square a map of 64 channels has 5 MB in bfloat16, which caches hold
@@ -35,7 +36,8 @@ def upsample(
 
     A network or function is applied until the image is large enough on both axes, then antialiased bicubic
     reduces the result to the exact size. Nothing is enlarged past need: at or below the size of the input the
-    image is only resampled. A method of `resample` goes to the size at once, alpha with the rest.
+    image is only resampled. A method of `resample` goes to the size at once, alpha with the rest. Another size takes
+    no colour from pixels that alpha hides, see `core.transparency`.
 
     Args:
         image: [B, C, H, W] in 0..1, C of 1, 3 or 4; not changed. Networks see RGB, alpha is resampled.
@@ -54,13 +56,14 @@ def upsample(
     """
     check_image(image)
     check_size(size)
+    check_method(method)
     size, image = (int(size[0]), int(size[1])), image.float()
+    if size != (image.shape[2], image.shape[3]):
+        image = spread_colour(image)
     if isinstance(method, str):
         result = resample(image, size, method).clamp_(0, 1)
         Progress(on_step, 1).finish()
         return result
-    if not callable(method):
-        raise TypeError(f"method: expected a name, a network or a function, got {type(method).__name__}")
 
     def enlarge(source: Tensor) -> Tensor:
         rgb = source
@@ -79,6 +82,25 @@ def upsample(
         return resample(rgb, size).clamp_(0, 1)
 
     return through_rgb(image, enlarge, size)
+
+
+def check_method(method: object, name: str = "method") -> None:
+    """Check that a value can upsample; a name is known only to what resolves it.
+
+    Args:
+        method: what should be a name, a network of `core.upsamplers` or a function.
+        name: argument name for the messages.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(method, str) or (callable(method) and not isinstance(method, nn.Module)):
+        return
+    if not isinstance(method, nn.Module):
+        raise TypeError(f"{name}: expected a name, a network or a function, got {type(method).__name__}")
+    if not all(isinstance(getattr(method, needed, None), int) for needed in ("scale", "halo")):
+        expected = "a network with the integers scale and halo, as those of core.upsamplers, or a function around it"
+        raise TypeError(f"{name}: expected {expected}, got {type(method).__name__}")
 
 
 def _passes(image: Tensor, size: tuple[int, int], method: nn.Module | Enlarge) -> int:

@@ -24,10 +24,10 @@ from ..pictures import (
     write_picture,
 )
 from ..precision import resolve_dtype
-from ..resample import resample
 from ..sheet import compare
 from ..sizes import target_size
 from ..stage import through_rgb_only
+from ..upsample import upsample
 from .console import Console
 from .folders import folders_for_output
 from .models import Model, load_model, pick_device
@@ -164,7 +164,7 @@ def _write(found: Loaded, stages: list[Tensor], model: Model, args: argparse.Nam
     if args.compare:
         panels = {
             f"input {_by(image.shape)}": image,
-            "bicubic": resample(image, (stages[-1].shape[2], stages[-1].shape[3])).clamp(0.0, 1.0),
+            "bicubic": upsample(image, (stages[-1].shape[2], stages[-1].shape[3])),
             f"{model.name} {_by(stages[-1].shape)}": stages[-1],
         }
         write_picture(args.compare, compare(panels))

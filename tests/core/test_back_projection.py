@@ -89,6 +89,7 @@ def test_strength_is_honest() -> None:
 
 def test_alpha_stays_and_colour_is_corrected_as_without_it() -> None:
     current, small = pair((50, 70), (20, 30), channels=4)
+    current[:, 3:].clamp_(min=0.1)  # what alpha hides is another matter, see test_transparency
     ours = back_project(current, small)
     assert torch.equal(ours[:, 3:], current[:, 3:])
     torch.testing.assert_close(ours[:, :3], back_project(current[:, :3], small[:, :3]))
@@ -100,6 +101,14 @@ def test_it_computes_in_float32_and_keeps_the_format(dtype: torch.dtype) -> None
     ours = back_project(current, small)
     assert ours.dtype is dtype
     torch.testing.assert_close(ours, back_project(current.float(), small.float()).to(dtype))
+
+
+def test_images_that_ask_for_a_gradient_are_corrected_without_one() -> None:
+    current, small = pair((50, 70), (20, 30))
+    expected = back_project(current, small)
+    for now, before in ((False, True), (True, False), (True, True)):
+        ours = back_project(current.clone().requires_grad_(now), small.clone().requires_grad_(before))
+        assert torch.equal(ours, expected) and not ours.requires_grad
 
 
 def test_every_band_is_reported_and_may_cancel() -> None:

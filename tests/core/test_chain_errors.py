@@ -71,6 +71,19 @@ def test_settings_name_what_is_wrong(chain: Chain, changes: dict[str, Any], erro
         chain(picture(2, 2), 2, **changes)
 
 
+@pytest.mark.parametrize(
+    ("upsampler", "words"),
+    [
+        (torch.nn.Upsample(scale_factor=2), "a network with the integers scale and halo, .* got Upsample"),
+        (2, "a name, a network or a function, got int"),
+    ],
+)
+def test_an_upsampler_that_is_none_is_refused(chain: Chain, upsampler: object, words: str) -> None:
+    for scale in (1, 2):
+        with pytest.raises(TypeError, match=f"^upsampler: expected {words}"):
+            chain(picture(2, 2), scale, upsampler=upsampler)
+
+
 def test_integers_of_numpy_are_integers(chain: Chain) -> None:
     image = picture(4, 5)
     assert torch.equal(chain(image, 2, seed=np.uint64(7), detail=0.5), chain(image, 2, seed=7, detail=0.5))

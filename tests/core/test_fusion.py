@@ -169,6 +169,24 @@ def test_a_lower_temperature_favours_the_finest() -> None:
     assert finest[0] > finest[1] > finest[2] > 1 / 3
 
 
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_at_the_lowest_temperature_the_finest_alone_counts_and_equals_are_averaged(structure: str) -> None:
+    images = _similar(2, 33, 47)
+    result = fuse(images, "attention", structure, temperature=1e-50)
+    torch.testing.assert_close(result.image, images[-1])
+    alike = fuse([images[-1], images[-1]], "attention", structure, temperature=1e-50)
+    torch.testing.assert_close(alike.weights, torch.full((2, 2, 33, 47), 0.5))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("unit", [1e308, 5e-324])
+def test_only_the_ratio_of_the_weights_counts_however_large(structure: str, unit: float) -> None:
+    images = [torch.rand(1, 3, 33, 47) for _ in range(3)]
+    expected = fuse(images, "weighted", structure)
+    result = fuse(images, "weighted", structure, weights=[unit] * 3)
+    torch.testing.assert_close(result, expected)
+
+
 def test_laplacian_takes_each_band_from_the_images_that_hold_it() -> None:
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     board = ((x + y) % 2 * 0.2).expand(1, 3, 64, 64) + 0.4
@@ -252,6 +270,8 @@ def test_fuse_is_differentiable(mode: str, structure: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_alpha_is_fused_by_the_weights_of_the_colour(mode: str) -> None:
     images = [torch.rand(1, 4, 33, 47) for _ in range(2)]
+    for image in images:
+        image[:, 3].clamp_(min=0.1)  # what alpha hides is another matter, see test_transparency
     result = fuse(images, mode, **_arguments(mode))
     colour = fuse([image[:, :3] for image in images], mode, **_arguments(mode))
     assert torch.equal(result.image[:, :3], colour.image)

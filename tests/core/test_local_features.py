@@ -61,6 +61,12 @@ def test_similarity_falls_with_the_difference_and_forgives_more_at_a_higher_temp
     assert (hot > cold).all() and cold.min() >= 0 and hot.max() <= 1
 
 
+def test_at_the_lowest_temperature_only_equals_are_similar() -> None:
+    image = torch.rand(1, 3, 33, 47)
+    assert torch.equal(similarity(image, image, 1e-50), torch.ones(1, 1, 33, 47))
+    assert torch.equal(similarity(image, 1 - image, 1e-50), torch.zeros(1, 1, 33, 47))
+
+
 def test_similarity_sees_what_differs_in_one_place_only() -> None:
     image = torch.rand(1, 3, 33, 47)
     other = image.clone()

@@ -75,5 +75,9 @@ def test_whole_images_of_a_batch_go_together_as_long_as_they_fit() -> None:
 
 
 def test_images_that_do_not_belong_together_are_refused() -> None:
+    two, one = picture(5, 6, 2), picture(10, 12)
+    for images, words in (([two, one], r"images\[0\].* got \(2, 3, 5, 6\)"), ([one, two], r"images\[1\]")):
+        with pytest.raises(ValueError, match=f"{words}"):
+            fuse_in_bands(images, DynamicWeights(), torch.empty(1, 3, 10, 12))
     with pytest.raises(ValueError, match=r"previous: expected \[1, 3, H, W\] as current, got \(1, 4, 5, 6\)"):
         skip_in_bands(picture(5, 6), picture(5, 6, channels=4), [0.5])

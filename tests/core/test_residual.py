@@ -199,6 +199,8 @@ def test_skip_is_differentiable(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_grey_and_alpha_are_carried_through(mode: str, channels: int) -> None:
     current, previous = torch.rand(1, channels, 33, 47), torch.rand(1, channels, 17, 24)
+    for image in (current, previous):
+        image[:, 3:].clamp_(min=0.1)  # what alpha hides is another matter, see test_transparency
     result = skip(current, previous, mode, 0.5, 0.8, **_arguments(mode, 2))
     assert result.shape == current.shape
     alone = skip(current[:, :3], previous[:, :3], mode, 0.5, 0.8, **_arguments(mode, 2))

@@ -140,6 +140,41 @@ def test_fuse_needs_two_images(count: int) -> None:
         random_stage().fuse([picture()] * count)
 
 
+@pytest.mark.parametrize(
+    ("images", "size", "error", "words"),
+    [
+        ([picture(batch=2), picture()], None, ValueError, r"images\[1\]: expected \[2, 1\|3\|4, H, W\] as images"),
+        ([picture(), picture(batch=2)], None, ValueError, r"images\[1\]: expected \[1, 1\|3\|4, H, W\] as images"),
+        ([picture().numpy(), picture()], None, TypeError, r"images\[0\]: expected a float tensor .* got ndarray"),
+        ([picture(), picture() * math.nan], None, ValueError, r"images\[1\]: expected finite values, got NaN"),
+        (picture(batch=2), None, TypeError, "images: expected a sequence of images, got Tensor"),
+        ([picture(), picture()], (2.5, 3), TypeError, r"size: expected \(height, width\)"),
+        ([picture(), picture()], (), ValueError, r"size: expected \(height, width\)"),
+    ],
+)
+def test_fuse_names_what_is_wrong(images: Any, size: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=f"^{words}"):
+        random_stage().fuse(images, size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"detail_mask": torch.ones(3, 3)}, ValueError, r"detail_mask: expected \[B, 1, H, W\], got \(3, 3\)"),
+        ({"detail_mask": torch.full((1, 1, 3, 3), 5.0)}, ValueError, "detail_mask: expected values <= 1, got .* 5"),
+        ({"detail_mask": -torch.ones(1, 1, 33, 47)}, ValueError, "detail_mask: expected values >= 0, got .* -1"),
+        ({"detail_mask": torch.ones(2, 1, 3, 3)}, ValueError, r"detail_mask: expected \[1, 1, 33, 47\] to match"),
+        ({"detail_mask": 0.5}, TypeError, r"detail_mask: expected a float tensor \[B, 1, H, W\], got float"),
+        ({"noisy": picture()[0]}, ValueError, r"noisy: expected \[B, .*, H, W\], got \(3, 33, 47\)"),
+        ({"conditioning": picture().numpy()}, TypeError, "conditioning: expected a float tensor .* got ndarray"),
+    ],
+)
+def test_denoise_names_what_is_wrong(changes: dict[str, Any], error: type[Exception], words: str) -> None:
+    arguments = {"noisy": picture(), "sigma": torch.full((1, 1, 33, 47), 0.1), "conditioning": picture(), "detail": 1.0}
+    with pytest.raises(error, match=f"^{words}"):
+        random_stage().denoise(**(arguments | changes))
+
+
 def test_large_images_go_through_the_controller_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     stage, image = random_stage(), picture(70, 120, batch=2)
     whole = stage.sigma(image)

@@ -173,6 +173,9 @@ def test_wrong_arguments_are_named() -> None:
         upsample(image, (66, 94), "cubic")
     with pytest.raises(TypeError, match="method: expected a name, a network or a function, got int"):
         upsample(image, (66, 94), 3)
+    words = "method: expected a network with the integers scale and halo, as those of core.upsamplers, .* got Upsample"
+    with pytest.raises(TypeError, match=words):
+        upsample(image, (66, 94), nn.Upsample(scale_factor=2))
     with pytest.raises(ValueError, match="size: expected"):
         upsample(image, (0, 94))
     with pytest.raises(ValueError, match=r"image: expected \[B, 1\|3\|4, H, W\], got \(3, 33, 47\)"):

@@ -120,6 +120,18 @@ def test_they_agree_for_grey_alpha_and_batches(picture: Picture, chain: Chain, c
     torch.testing.assert_close(separate, to_bhwc(expected), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("changes", [{}, {"detail": 0.7, "steps": 2}], ids=str)
+def test_they_agree_for_a_cutout(picture: Picture, chain: Chain, changes: dict[str, Any]) -> None:
+    settings = SETTINGS | changes
+    image, size = picture(17, 23, 2, 4), (68, 92)
+    image[0, ..., 3] = torch.linspace(2, -1, 23).clamp(0, 1)
+    image[..., :3] *= image[..., 3:] > 0  # black, as files have it
+    expected = [to_bhwc(stage) for stage in chain.stages_of(from_bhwc(image), size=size, **settings)]
+    for ours, truth in zip(graph(image, chain, size, **settings), expected, strict=True):
+        torch.testing.assert_close(ours, truth, atol=1e-5, rtol=0)
+    assert expected[-1][0, :, -10:, :3].min() > 0.05  # what was black and not seen is not
+
+
 @pytest.mark.parametrize("masks", [1, 3])
 def test_they_agree_where_a_mask_limits_detail(picture: Picture, chain: Chain, masks: int) -> None:
     mask = torch.rand(masks, 9, 14, generator=torch.Generator().manual_seed(0)).gt(0.5).float()
