@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ def model_card(provenance: Mapping[str, Any]) -> tuple[Card, dict[str, Any]]:
     """Turn a provenance into a card.
 
     Args:
-        provenance: of a checkpoint, as `core.train` writes it, or written by hand.
+        provenance: of a checkpoint, as `core.train` writes it, or written by hand: any JSON.
 
     Returns:
         (label, text) in the order of a card, without what is not told; and what the card does not show.
@@ -72,17 +73,19 @@ def _steps(provenance: Mapping[str, Any]) -> str:
     steps = provenance.get("steps")
     if not isinstance(steps, int):
         return _words(steps)
-    phases = (provenance.get("training") or provenance.get("config") or {}).get("phases", ())
-    parts = [phase.get("steps") for phase in phases]
+    run = provenance.get("training") or provenance.get("config")
+    phases = run.get("phases") if isinstance(run, Mapping) else None
+    phases = phases if isinstance(phases, (list, tuple)) else ()
+    parts = [phase["steps"] for phase in phases if isinstance(phase, Mapping) and isinstance(phase.get("steps"), int)]
     told = " + ".join(str(part) for part in parts)
-    return f"{steps} ({told})" if len(parts) > 1 and sum(parts) == steps else str(steps)
+    return f"{steps} ({told})" if len(parts) == len(phases) > 1 and sum(parts) == steps else str(steps)
 
 
 def _time(provenance: Mapping[str, Any]) -> str:
     hours, seconds = provenance.get("hours"), provenance.get("seconds")
     if isinstance(hours, (int, float)):
         seconds = hours * 3600
-    if not isinstance(seconds, (int, float)):
+    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
         return _words(seconds)
     minutes = round(seconds / 60)
     if minutes < 1:
@@ -92,9 +95,12 @@ def _time(provenance: Mapping[str, Any]) -> str:
 
 def _validated(provenance: Mapping[str, Any]) -> str:
     told = provenance.get("validated")
-    if not isinstance(told, Mapping) or "score" not in told:
+    if not isinstance(told, Mapping):
         return _words(told)
-    return f"{told['measure']} {told['score']:.2f} on the validation pictures after {told['steps']} steps"
+    measure, score, steps = told.get("measure"), told.get("score"), told.get("steps")
+    if measure is None or steps is None or not isinstance(score, (int, float)):
+        return _words(told)
+    return f"{measure} {score:.2f} on the validation pictures after {steps} steps"
 
 
 # (label, how it is told, the keys that it tells)

@@ -15,6 +15,7 @@ READABLE = (
 )  # fmt: skip
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 LARGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "TIFF": 2**31 - 1}
+LARGEST_TIFF = 2**32 - 2**20  # bytes of samples: offsets have 32 bits, and profile and EXIF need room as well
 SIXTEEN_BIT = ("PNG", "TIFF")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from .checks import check_image
 from .picture_format import (
     LARGEST_SIDE,
+    LARGEST_TIFF,
     SIXTEEN_BIT,
     Picture,
     PictureError,
@@ -32,20 +34,22 @@ _LONGEST_EXIF = 65533  # bytes of a JPEG segment (ISO 10918-1, B.1.1.4)
 _BAND = 256  # rows quantised at a time
 
 
-def check_output(path: str | Path, size: tuple[int, int] | None = None) -> None:
+def check_output(path: str | Path, size: tuple[int, int] | None = None, like: Picture | None = None) -> None:
     """Check that a picture can be written, without leaving anything behind.
 
     Args:
         path: the file to be written.
         size: height and width of the picture to come, where known.
+        like: the picture that it will be made from, where known, as for `write_picture`.
 
     Raises:
         PictureError: a format that is not written here, a folder that does not exist or cannot be written
             to, or a picture larger than the format can hold.
     """
     kind = output_format(path)
-    if size is not None and max(size) > LARGEST_SIDE[kind]:
-        raise PictureError(f"{path}: {kind} holds at most {LARGEST_SIDE[kind]} pixels a side, got {size[1]}x{size[0]}")
+    if size is not None:
+        channels = like.image.shape[1] if like and not like.grey else 1  # grey may have alpha: more is not certain
+        _check_size(path, kind, size, channels * (like.bits if like else 8) // 8)
     check_target(path)
 
 
@@ -58,14 +62,19 @@ def check_target(path: str | Path) -> None:
     Raises:
         PictureError: a folder that does not exist or cannot be written to, or the name of a folder.
     """
-    # The only sure way to know: permissions say nothing of read-only file systems.
-    probe = beside(_target(path))
-    try:
-        with open(probe, "xb"):
-            pass
-        probe.unlink()
-    except OSError as error:
-        raise PictureError(f"{path}: the folder cannot be written to ({reason(error)})") from error
+    _probe(beside(_target(path)), path)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Check that files can be written to a folder, whatever is in it, without leaving anything behind.
+
+    Args:
+        folder: where they will be written.
+
+    Raises:
+        PictureError: it does not exist or cannot be written to.
+    """
+    _probe(beside(Path(folder) / "any"), folder)
 
 
 def write_picture(path: str | Path, image: Tensor, like: Picture | None = None, *, bits: int | None = None) -> None:
@@ -78,7 +87,7 @@ def write_picture(path: str | Path, image: Tensor, like: Picture | None = None, 
         path: the file; its suffix chooses the format. An existing file is replaced.
         image: `[1, C, H, W]` or `[C, H, W]`, C = 1, 3 or 4, 0..1.
         like: the picture that the image was made from: its depth, profile and EXIF are kept, and grey
-            with alpha is written as such.
+            with alpha is written as such (in TIFF of 16 bits as RGBA).
         bits: 8 or 16 in place of the depth of `like` (8 without one).
 
     Raises:
@@ -86,7 +95,8 @@ def write_picture(path: str | Path, image: Tensor, like: Picture | None = None, 
         TypeError, ValueError: not an image, more than one image, or other bits.
 
     Warns:
-        PictureWarning: the format cannot hold the alpha channel, 16 bits, or all the EXIF data.
+        PictureWarning: the format cannot hold the alpha channel, grey with alpha, 16 bits, the colour profile,
+            or all the EXIF data.
     """
     kind = output_format(path)
     image = image.unsqueeze(0) if isinstance(image, Tensor) and image.ndim == 3 else image
@@ -105,11 +115,15 @@ def write_picture(path: str | Path, image: Tensor, like: Picture | None = None, 
         image = image[:, :3] * alpha + (1.0 - alpha)
         if like and like.grey:
             image = image[:, :1]
-    if image.shape[1] == 4 and like and like.grey and not (kind == "TIFF" and depth == 16):
-        image = image[:, [0, 3]]  # grey and alpha; Pillow could not read it back from a 16-bit TIFF
+    if image.shape[1] == 4 and like and like.grey:
+        if kind == "TIFF" and depth == 16:  # Pillow could not read it back
+            warnings.warn(f"{path}: {kind} of 16 bits holds grey with alpha as RGBA", PictureWarning, stacklevel=2)
+        else:
+            image = image[:, [0, 3]]
+    _check_size(path, kind, (image.shape[2], image.shape[3]), image.shape[1] * depth // 8)
     try:
         data = _encode(path, _quantise(image, depth), kind, like)
-    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+    except (OSError, ValueError, MemoryError, RuntimeError, struct.error) as error:
         raise PictureError(f"{path}: cannot be encoded as {kind} ({reason(error)})") from error
     write_atomic(path, data)
 
@@ -129,6 +143,27 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         write_whole(target, data)
     except OSError as error:
         raise PictureError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+def _check_size(path: str | Path, kind: str, size: tuple[int, int], pixel: int) -> None:
+    """Refuse a picture of (height, width) and so many bytes a pixel that a format cannot hold."""
+    height, width = size
+    if max(size) > LARGEST_SIDE[kind]:
+        raise PictureError(f"{path}: {kind} holds at most {LARGEST_SIDE[kind]} pixels a side, got {width}x{height}")
+    if kind == "TIFF" and height * width * pixel > LARGEST_TIFF:
+        got = f"{width}x{height} pixels of {pixel} bytes"
+        raise PictureError(f"{path}: {kind} holds at most {LARGEST_TIFF} bytes of pixels, got {got}")
+
+
+def _probe(file: Path, named: str | Path) -> None:
+    """Make a file and take it away; `named` is what an error names."""
+    # The only sure way to know: permissions say nothing of read-only file systems.
+    try:
+        with open(file, "xb"):
+            pass
+        file.unlink()
+    except OSError as error:
+        raise PictureError(f"{named}: the folder cannot be written to ({reason(error)})") from error
 
 
 def _target(path: str | Path) -> Path:
@@ -156,7 +191,13 @@ def _quantise(image: Tensor, bits: int) -> NDArray[Any]:
 
 def _encode(path: str | Path, samples: NDArray[Any], kind: str, like: Picture | None) -> bytes:
     height, width, channels = samples.shape
-    icc = like.icc if like and _fits(like.icc, channels, kind) else None
+    icc = like.icc if like else None
+    space = b"GRAY" if channels < 3 and kind != "WEBP" else b"RGB "
+    if icc and icc[16:20] != space:  # what its colours are (ICC.1, 7.2.8)
+        own, wanted = (name.decode("latin-1").strip() for name in (icc[16:20], space))
+        told = f"{path}: the colour profile is for {own!r}, not {wanted!r}: left out"
+        warnings.warn(told, PictureWarning, stacklevel=3)
+        icc = None
     exif = _exif_of_size(like.exif, width, height) if like and like.exif else None
     if exif and kind == "JPEG" and len(exif) > _LONGEST_EXIF:
         warnings.warn(f"{path}: JPEG cannot hold this much EXIF data: left out", PictureWarning, stacklevel=3)
@@ -177,14 +218,6 @@ def _encode(path: str | Path, samples: NDArray[Any], kind: str, like: Picture | 
     out = io.BytesIO()
     picture.save(out, kind, **options)
     return out.getvalue()
-
-
-def _fits(icc: bytes | None, channels: int, kind: str) -> bool:
-    """Whether a profile is for the colour space that the file will hold (ICC.1, 7.2.8)."""
-    if icc is None:
-        return False
-    grey = channels < 3 and kind != "WEBP"
-    return icc[16:20] == (b"GRAY" if grey else b"RGB ")
 
 
 def _exif_of_size(block: bytes, width: int, height: int) -> bytes:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+import threading
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +35,17 @@ _ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
 # Tags of the main directory that describe the photograph; the others describe the file they were in.
 _KEPT_TAGS = (0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
 _MODES_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_PPM_HEAD = re.compile(rb"P[36](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}")  # width, height and, last, the value of white
+_FILTERS = threading.Lock()  # all threads have one list of warning filters: whoever changes it is alone
 
 
 def read_picture(path: str | Path) -> Picture:
     """Read a picture file.
 
     The EXIF orientation is applied. Palettes become RGB, transparent colours an alpha channel, CMYK is
-    converted through its profile to sRGB; 16-bit PNG and TIFF keep their depth. Of several frames the
-    first is taken.
+    converted through its profile to sRGB; 16-bit PNG and TIFF keep their depth, grey TIFF of 12 bits becomes
+    16. Of several frames the first is taken. May be called from several threads, which then take turns.
 
     Args:
         path: a file of any format that Pillow reads.
@@ -61,9 +67,10 @@ def read_picture(path: str | Path) -> Picture:
     if not data:
         raise PictureError(f"{path}: the file is empty")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of its own accord at half the size that it refuses, and of odd metadata.
-            warnings.simplefilter("ignore")
+        with _FILTERS, warnings.catch_warnings():
+            # Pillow warns of its own accord at half the size that it refuses, and of odd metadata. Only it is
+            # silenced: other threads' warnings go on.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             picture, notes = _decode(data)
     except UnidentifiedImageError as error:
         raise PictureError(f"{path}: not a picture in a format that is known here") from error
@@ -92,9 +99,11 @@ def _decode(data: bytes) -> tuple[Picture, list[str]]:
         elif tiff is not None:
             (samples, orientation), top = tiff, 65535
         else:
+            if file.format == "PNG":
+                _scale_key(file, data[24])
             samples, top, icc = _samples(file, icc)
-            if top == 255 and file.format == "TIFF" and 16 in _bits_per_sample(file):
-                notes.append("this kind of 16-bit TIFF is read with 8 bits")
+            if top == 255 and _is_deep(file, data):
+                notes.append(f"this kind of 16-bit {file.format} is read with 8 bits")
     samples = _turned(samples, orientation)
     grey = samples.shape[2] < 3
     if samples.shape[2] == 2:  # networks see RGB, alpha is the fourth channel
@@ -104,15 +113,31 @@ def _decode(data: bytes) -> tuple[Picture, list[str]]:
     return Picture(image, 16 if top == 65535 else 8, grey, icc, exif), notes
 
 
-def _bits_per_sample(file: Image.Image) -> tuple[int, ...]:
-    return tuple(getattr(file, "tag_v2", {}).get(258, ()))
+def _is_deep(file: Image.Image, data: bytes) -> bool:
+    """Whether a TIFF or PPM file holds more than 8 bits a sample."""
+    head = _PPM_HEAD.match(data) if file.format == "PPM" else None
+    return max(_tiff_tags(file).get(_BITS, ()), default=8) > 8 or (head is not None and int(head[1]) > 255)
+
+
+def _tiff_tags(file: Image.Image) -> Mapping[int, Any]:
+    return getattr(file, "tag_v2", {})
+
+
+def _scale_key(file: Image.Image, bits: int) -> None:
+    """Give the transparent grey of a PNG the depth of its samples, which Pillow has made 8 bits.
+
+    Of a key only the lowest bits count (PNG, 11.3.1.1), so one that has been scaled already stays as it is.
+    """
+    key, top = file.info.get("transparency"), 2**bits - 1
+    if file.mode == "L" and isinstance(key, int):
+        file.info["transparency"] = (key & top) * (255 // top)
 
 
 def _samples(file: Image.Image, icc: bytes | None) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], int, bytes | None]:
     """What Pillow decoded as `[H, W, C]`, the value of white, and the profile that still holds."""
     if file.mode in _MODES_16 or (file.mode == "I" and file.format in ("PNG", "PPM")):
-        values = np.asarray(file)
-        return values.clip(0, 65535).astype(np.uint16)[:, :, None], 65535, icc
+        values = np.asarray(file).clip(0, 65535).astype(np.uint16)
+        return (_grey_of_tiff(file, values) if file.format == "TIFF" else values)[:, :, None], 65535, icc
     if file.mode in ("I", "F"):
         raise ValueError(f"pictures of {'floating-point' if file.mode == 'F' else '32-bit'} values are not supported")
     if file.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
@@ -124,6 +149,15 @@ def _samples(file: Image.Image, icc: bytes | None) -> tuple[NDArray[np.uint8] | 
     file = file.convert(("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB"))
     values = np.asarray(file)
     return values.reshape(values.shape[0], values.shape[1], -1), 255, icc
+
+
+def _grey_of_tiff(file: Image.Image, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Samples of 12 or 16 bits, which Pillow leaves as they are stored, with black at 0 and white at 65535."""
+    tags = _tiff_tags(file)
+    top = 2 ** tags[_BITS][0] - 1
+    if top < 65535:
+        values = ((values.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+    return 65535 - values if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else values
 
 
 def _to_rgb(file: Image.Image, icc: bytes | None) -> Image.Image:

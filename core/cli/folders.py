@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..pictures import check_output
+from ..picture_output import check_folder
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def folders_for_output(folders: list[Path]) -> Iterator[None]:
                 folder.mkdir(parents=True, exist_ok=True)
             finally:
                 made += [path for path in missing if path.is_dir()]
-            check_output(folder / "picture.png")
+            check_folder(folder)
         yield
     finally:
         for folder in made:

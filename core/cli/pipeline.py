@@ -93,21 +93,19 @@ def run_pipeline(
 
 
 def _worked(batch: list[Loaded], work: Work, failed: Failed) -> list[tuple[Loaded, Callable[[], None]]]:
-    """The pictures whose work was done, with what writes them; one by one where memory is not enough for all."""
+    """The pictures whose work was done, with what writes them; one by one where it cannot be done for all together."""
     try:
         return list(zip(batch, work(batch), strict=True))
     except ValueError as error:
-        for one in batch:
-            failed(one.job, error)
-        return []
+        if len(batch) == 1:
+            failed(batch[0].job, error)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
+        if len(batch) == 1:
+            failed(batch[0].job, _too_large(batch[0].job))
     # only here: the error holds what the failed attempt had in memory
-    if len(batch) > 1:
-        return [done for one in batch for done in _worked([one], work, failed)]
-    failed(batch[0].job, _too_large(batch[0].job))
-    return []
+    return [done for one in batch for done in _worked([one], work, failed)] if len(batch) > 1 else []
 
 
 def _finish(job: Job, future: Future[None], failed: Failed) -> None:

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         if source.is_dir():
             raise ValueError("--compare: expected one picture as INPUT, got a folder")
         check_output(args.compare)
-    _check_distinct(args)
+    _check_distinct(args, jobs)
     with folders_for_output(folders):
         if source.is_dir():
             return _folder(jobs, args, settings, device, console)
@@ -69,19 +69,22 @@ def run(args: argparse.Namespace, console: Console) -> int:
         check_output(target)
         picture = read_picture(source)
         if args.scale or args.size:
-            check_output(target, _target_size(picture.image.shape[-2:], args, 0.0))
+            check_output(target, _target_size(picture.image.shape[-2:], args, 0.0), picture)
         model = _model(args, device, console)
         for write in _work([Loaded(jobs[0], picture)], model, args, settings, console, source.name):
             write()
     return 0
 
 
-def _check_distinct(args: argparse.Namespace) -> None:
+def _check_distinct(args: argparse.Namespace, jobs: list[Job]) -> None:
     """Nothing that is written may take the place of something that is read, or written too."""
-    for option, other in (("--compare", "INPUT"), ("--compare", "OUTPUT"), ("--compare", _MASK), ("OUTPUT", _MASK)):
-        first, second = (getattr(args, name.strip("-").lower().replace("-", "_")) for name in (option, other))
-        if first and second and os.path.realpath(first) == os.path.realpath(second):
-            raise PictureError(f"{first}: {option} is {other} itself; choose another name")
+    taken = {os.path.realpath(job.source): f"{job.source} (INPUT)" for job in jobs}
+    if args.detail_mask:
+        taken[os.path.realpath(args.detail_mask)] = _MASK
+    for option, path in (*(("OUTPUT", job.target) for job in jobs), ("--compare", args.compare)):
+        other = taken.setdefault(os.path.realpath(path), option) if path else option
+        if other != option:
+            raise PictureError(f"{path}: {option} is {other} itself; choose another name")
 
 
 def _model(args: argparse.Namespace, device: torch.device, console: Console) -> Model:
@@ -133,7 +136,7 @@ def _work(
     started = time.monotonic()
     size = _target_size(batch[0].picture.image.shape[-2:], args, model.scale)
     for found in batch:
-        check_output(found.job.target, size)
+        check_output(found.job.target, size, found.picture)
     with console.progress(label) as on_step:
         stages = model.stages(
             torch.cat([found.picture.image for found in batch]),
@@ -207,8 +210,8 @@ def _jobs(source: Path, target: Path) -> list[Job]:
         raise PictureError(f"{source}: no pictures in this folder")
     taken: dict[str, Path] = {}
     for job in jobs:
-        # Not every file system tells large letters from small ones.
-        other = taken.setdefault(job.target.name.casefold(), job.source)
+        # Not every file system tells large letters from small ones; and a name may be a link to another.
+        other = taken.setdefault(os.path.realpath(job.target).casefold(), job.source)
         if other != job.source:
             raise PictureError(f"{source}: {other.name} and {job.source.name} would both become {job.target.name}")
     return jobs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
 import warnings
 from pathlib import Path
 
@@ -14,13 +16,14 @@ from progressive_upsampling.core import picture_output
 from progressive_upsampling.core.pictures import (
     Picture,
     PictureError,
+    PictureWarning,
     check_output,
     read_picture,
     write_atomic,
     write_picture,
 )
 
-from .test_pictures import empty_folder, noise
+from .test_pictures import SRGB, empty_folder, noise
 
 
 @pytest.mark.parametrize("name", ["x", "x.xyz", "x.gif", "x.safetensors"])
@@ -63,9 +66,41 @@ def test_a_picture_too_large_for_the_format_is_refused_before_any_work(tmp_path)
         check_output(tmp_path / "x.webp", (8, 20000))
 
 
+def test_a_picture_too_large_for_tiff_s_offsets_is_refused_before_any_work(tmp_path):
+    deep, grey = Picture(torch.zeros(1, 3, 1, 1), 16), Picture(torch.zeros(1, 1, 1, 1), grey=True)
+    for name, like in (("x.png", deep), ("x.tif", grey), ("x.tif", None)):
+        check_output(tmp_path / name, (32768, 32768), like)
+    with pytest.raises(PictureError, match=r"TIFF holds at most .* got 32768x32768 pixels of 6 bytes"):
+        check_output(tmp_path / "x.tif", (32768, 32768), deep)
+
+
+def test_a_picture_too_large_for_tiff_is_refused_at_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(picture_output, "LARGEST_TIFF", 99)
+    write_picture(tmp_path / "x.tif", noise(11, 3, 3))
+    with pytest.raises(PictureError, match=r"TIFF holds at most 99 .* got 2x25 pixels of 2 bytes"):
+        write_picture(tmp_path / "y.tif", noise(25, 2, 1), bits=16)
+    assert not (tmp_path / "y.tif").exists()
+
+
+def test_a_number_too_large_for_a_format_is_one_clear_line(tmp_path, monkeypatch):
+    def too_large(*_: object) -> None:
+        raise struct.error("'I' format requires 0 <= number <= 4294967295")
+
+    monkeypatch.setattr(picture_output, "encode_png16", too_large)
+    with pytest.raises(PictureError, match=r"x\.png: cannot be encoded as PNG"):
+        write_picture(tmp_path / "x.png", noise(2, 2, 3), bits=16)
+    assert empty_folder(tmp_path)
+
+
 def test_checking_leaves_nothing_behind(tmp_path):
     check_output(tmp_path / "x.png", (8, 8))
+    picture_output.check_folder(tmp_path)
     assert empty_folder(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(PictureError, match="missing: the folder cannot be written to"):
+        picture_output.check_folder(tmp_path / "missing")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -105,6 +140,30 @@ def test_what_is_not_one_image_is_refused(tmp_path, image):
     with pytest.raises(ValueError, match="image"):
         write_picture(tmp_path / "x.png", image)
     assert empty_folder(tmp_path)
+
+
+def grey_with_alpha(icc: bytes | None = None) -> Picture:
+    return Picture(noise(4, 5, 2)[:, [0, 0, 0, 1]], grey=True, icc=icc)
+
+
+def test_grey_with_alpha_becomes_colour_in_a_16_bit_tiff_and_that_is_said(tmp_path):
+    like = grey_with_alpha()
+    with pytest.warns(PictureWarning, match="grey with alpha as RGBA"):
+        write_picture(tmp_path / "x.tif", like.image, like, bits=16)
+    back = read_picture(tmp_path / "x.tif")
+    assert not back.grey and (back.image - like.image).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "kept"),
+    [("x.png", 8, True), ("x.png", 16, True), ("x.tif", 8, True), ("x.tif", 16, False), ("x.webp", 8, False)],
+)
+@pytest.mark.filterwarnings("ignore:.*grey with alpha as RGBA")
+def test_a_profile_that_a_file_cannot_hold_is_said_to_be_left_out(tmp_path, name, bits, kept):
+    like = grey_with_alpha(SRGB[:16] + b"GRAY" + SRGB[20:])
+    with contextlib.nullcontext() if kept else pytest.warns(PictureWarning, match="is for 'GRAY', not 'RGB': left out"):
+        write_picture(tmp_path / name, like.image, like, bits=bits)
+    assert read_picture(tmp_path / name).icc == (like.icc if kept else None)
 
 
 @pytest.mark.parametrize(("suffix", "kept"), [(".jpg", False), (".png", True), (".webp", True), (".tif", True)])

@@ -108,10 +108,11 @@ def test_exif_names_the_size_of_the_new_picture(tmp_path, suffix):
     assert (details[0xA002], details[0xA003]) == (94, 66)
 
 
-def test_a_profile_of_another_colour_space_is_left_out(tmp_path):
+def test_a_profile_of_another_colour_space_is_left_out_and_said(tmp_path):
     grey_profile = SRGB[:16] + b"GRAY" + SRGB[20:]
     like = Picture(noise(4, 4, 1), grey=True, icc=grey_profile)
-    write_picture(tmp_path / "colour.png", noise(4, 4, 3), like)
+    with pytest.warns(PictureWarning, match="the colour profile is for 'GRAY'"):
+        write_picture(tmp_path / "colour.png", noise(4, 4, 3), like)
     write_picture(tmp_path / "grey.png", noise(4, 4, 1), like)
     assert read_picture(tmp_path / "colour.png").icc is None
     assert read_picture(tmp_path / "grey.png").icc == grey_profile
@@ -186,6 +187,7 @@ def test_cmyk_becomes_rgb(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 @pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.filterwarnings("ignore:.*grey with alpha as RGBA")
 def test_grey_with_alpha_stays_that(tmp_path, suffix, bits):
     values = np.stack([np.arange(24), np.arange(24)[::-1] * 9], -1).astype(np.uint8).reshape(4, 6, 2)
     Image.fromarray(values).save(tmp_path / "la.png")

@@ -108,6 +108,9 @@ def test_a_list_of_names_restricts_the_pictures(run, folder, tmp_path):
         file.write_text(f"\n {line} \n")
         status, out, _ = run(*words, "--list", file)
         assert status == 0 and "1 pictures" in out and "a.png" not in out and "b.png" in out
+    file.write_bytes(b"\xef\xbb\xbfb.png\r\n")  # as Windows' editors write UTF-8
+    status, out, _ = run(*words, "--list", file)
+    assert status == 0 and "1 pictures" in out and "b.png" in out
     for content in (b"c.png\n", b"\n", b"\xff\xfe"):
         file.write_bytes(content)
         status, out, err = run(*words, "--list", file)

@@ -67,6 +67,12 @@ def test_options_change_the_run(run, config, photos, tmp_path, chain_file):
     assert 0 < moved < 0.01
 
 
+def test_a_config_of_a_windows_editor_is_read(run, config, photos, tmp_path):
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes().replace(b"\n", b"\r\n"))
+    status, _, err = run("train", "--config", config, "--data", photos, "--out", tmp_path / "run", "--dry-run")
+    assert (status, err) == (0, "")
+
+
 def test_the_models_shape_takes_the_place_of_the_recipes(run, photos, tmp_path, chain_file):
     options = ["--init", chain_file, "--out", tmp_path / "run", "--dry-run"]
     status, text, err = run("train", "--data", photos, *options)

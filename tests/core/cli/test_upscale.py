@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from progressive_upsampling.core import picture_output
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.cli import models, upscale
 from progressive_upsampling.core.pictures import read_picture, write_picture
@@ -261,6 +262,10 @@ def test_a_picture_too_large_for_its_format_is_said_before_the_model_is_loaded(r
     write_picture(tmp_path / "wide.png", torch.rand(1, 3, 2, 3000))
     status, _, err = run("upscale", tmp_path / "wide.png", tmp_path / "out.webp", "--scale", "8")
     assert status == 1 and "16383" in err
+    monkeypatch.setattr(picture_output, "LARGEST_TIFF", 2 * 3000 * 6)
+    write_picture(tmp_path / "deep.png", torch.rand(1, 3, 2, 3000), bits=16)
+    status, _, err = run("upscale", tmp_path / "deep.png", tmp_path / "out.tif", "--scale", "2")
+    assert status == 1 and "6000x4 pixels of 6 bytes" in err
 
 
 @pytest.mark.parametrize("taken", ["in/photo.png", "out.png", "mask.png"])

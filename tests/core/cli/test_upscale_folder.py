@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from progressive_upsampling.core.chain import Chain
@@ -95,6 +96,66 @@ def test_a_picture_that_cannot_be_written_does_not_stop_the_others(run, chain_fi
     status, _, err = run("upscale", source, tmp_path / "out", "--model", "bicubic", "--scale", "2")
     assert status == 1 and "1.png: no space left" in err and "1 of 3" in err
     assert files(tmp_path / "out") == ["0.png", "2.png"]
+
+
+def test_a_target_that_cannot_be_written_fails_its_own_picture_only(run, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in "abcd":
+        write_picture(source / f"{name}.png", torch.rand(1, 3, 12, 12))
+    (out / "b.png").mkdir(parents=True)
+    status, _, err = run("upscale", source, out, "--model", "bicubic", "--scale", "2")
+    errors = [line for line in err.splitlines() if "error:" in line]
+    assert status == 1 and len(errors) == 2
+    assert f"{out / 'b.png'}: expected a file to write, got a folder" in errors[0] and "1 of 4" in errors[1]
+    assert files(out) == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_a_folder_of_any_name_in_output_is_no_matter_where_nothing_of_that_name_is_written(run, picture, tmp_path):
+    for name in ("picture.png", "any", "other.png"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    status, _, _ = run("upscale", picture.parent, tmp_path / "out", "--model", "bicubic", "--scale", "2")
+    assert status == 0 and files(tmp_path / "out") == ["any", "other.png", "photo.png", "picture.png"]
+
+
+@pytest.mark.parametrize("link", ["out/photo.png", "in/photo.png"])
+def test_no_link_makes_a_result_take_the_place_of_an_input(run, picture, tmp_path, link):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_picture(picture.with_name("second.png"), torch.rand(1, 3, 4, 5))
+    kept = picture.read_bytes()
+    if link.startswith("in"):
+        picture.rename(out / "photo.png")
+    (tmp_path / link).symlink_to(picture if link.startswith("out") else out / "photo.png")
+    status, _, err = run("upscale", picture.parent, out, "--model", "bicubic", "--scale", "2")
+    assert status == 1 and err.count("\n") == 1
+    assert f"{out / 'photo.png'}: OUTPUT is {picture} (INPUT) itself" in err
+    assert picture.read_bytes() == kept and files(out) == ["photo.png"]
+
+
+def test_no_link_makes_two_results_one(run, picture, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_picture(picture.with_name("second.png"), torch.rand(1, 3, 4, 5))
+    (out / "photo.png").symlink_to("second.png")
+    status, _, err = run("upscale", picture.parent, out, "--model", "bicubic", "--scale", "2")
+    assert status == 1 and "photo.png and second.png would both become second.png" in err
+    assert files(out) == ["photo.png"]
+
+
+@pytest.mark.parametrize("mask", ["out/photo.png", "masks/photo.png"])
+def test_no_result_of_a_folder_takes_the_place_of_the_mask(run, picture, tmp_path, mask):
+    out = tmp_path / "out"
+    for folder in (out, tmp_path / "masks"):
+        folder.mkdir()
+    write_picture(tmp_path / mask, torch.rand(1, 1, 5, 6))
+    kept = (tmp_path / mask).read_bytes()
+    if mask.startswith("masks"):
+        (out / "photo.png").symlink_to(tmp_path / mask)
+    options = ["--model", "bicubic", "--scale", "2", "--detail-mask", tmp_path / mask]
+    status, _, err = run("upscale", picture.parent, out, *options)
+    assert status == 1 and f"{out / 'photo.png'}: OUTPUT is --detail-mask itself" in err
+    assert (tmp_path / mask).read_bytes() == kept
 
 
 def test_a_picture_that_memory_does_not_hold_is_named_and_the_others_are_done(run, tmp_path, monkeypatch):

@@ -31,6 +31,12 @@ def test_an_unknown_recipe_is_refused_with_those_there_are():
         read_recipe("chains")
 
 
+def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path):
+    config = TrainConfig(phases=(PhaseConfig(stages=1, steps=7),), seed=3)
+    (tmp_path / "my.json").write_text(json.dumps(to_dict(config)), encoding="utf-8-sig")
+    assert read_config(tmp_path / "my.json") == config
+
+
 @pytest.mark.parametrize("text", ["{", '{"phase": []}', '{"phases": [{"stages": 1}]}', '{"ema": "x"}', "[]", "{}}"])
 def test_a_bad_config_file_is_named_in_one_line(tmp_path, text):
     (tmp_path / "my.json").write_text(text)
