@@ -114,7 +114,7 @@ class Trainer:
             self.stepper = Stepper(config, *parts)
             before = None if init is None else trainable(self.task, init, config.seed, self.device).eval()
         shown = pictures if self.validation is None else self.validation
-        self.showcase = Showcase(self.task, shown, before, config.dtype)
+        self.showcase = Showcase(self.task, shown, before, config.dtype, config.realistic)
         self._scaler = scaler
         held = "" if self.validation is None else self.validation.fingerprint
         self.counters = Counters(data=pictures.fingerprint, validation=held)
@@ -322,6 +322,7 @@ class Trainer:
                 lambda image: self.task.outputs(self.ema.model, image, stages, self.config.dtype),
                 self.validation,
                 self.task.factors(stages),
+                realistic=self.config.realistic,
                 distance=self.distance,
                 poll=self.poll if self.world.size == 1 else None,  # the others would wait for ever
                 world=self.world,
