@@ -99,7 +99,7 @@ class Trainer:
         self.device, self.task, self.distance = torch.device(device), task_of(config), distance
         self.dtype = training_dtype(config.dtype, self.device)
         share, memory, side = config.data.validation, config.data.memory, whole_side(config, pd=distance is not None)
-        pictures, self.validation = open_pictures(data, val, share=share, seed=config.seed, memory=memory, side=side)
+        pictures, self.validation = open_pictures(data, val, share=share, memory=memory, side=side)
         self.sampler = CropSampler(pictures, config.seed, config.data)
         for number, phase in enumerate(config.phases, 1):  # now, and not hours later, when the phase begins
             self._check(number, phase)
