@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,6 +165,30 @@ def test_a_run_stopped_while_it_validates_validates_again(photos, held, straight
     assert "x2" not in read_history(run / HISTORY)[-1] and len(read_history(run / HISTORY)) == 4
     Trainer(tiny_config(), photos, run, val=held).run(resume=True)
     assert_same_run(straight, run)
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_what_a_validation_done_again_has_found_is_saved_at_once(photos, held, tmp_path, monkeypatch, step):
+    def poll() -> None:
+        if trainer.step == step:
+            raise Stop
+
+    run = tmp_path / "stopped"
+    trainer = Trainer(tiny_config(), photos, run, val=held, poll=poll)
+    with pytest.raises(Stop):
+        trainer.run()
+    state = read_checkpoint(run / STATE).config
+    assert (state["step"], state["best_step"]) == (step, step - 2)
+
+    def no_step(self: Trainer, batches: object) -> None:
+        raise Stop
+
+    monkeypatch.setattr(Trainer, "train_step", no_step)
+    with pytest.raises(Stop) if step < 6 else nullcontext():
+        Trainer(tiny_config(), photos, run, val=held).run(resume=True)
+    state = read_checkpoint(run / STATE).config
+    assert (state["step"], state["best_step"]) == (step, step)
+    assert read_checkpoint(run / BEST).provenance["steps"] == step
 
 
 def test_a_finished_run_is_left_as_it_is(straight, photos, held):
