@@ -161,33 +161,15 @@ class Trainer:
             self.world.wait()
             return self.ema.model
 
-    def trial(self, phase: int) -> float:
-        """Takes the first step of a phase twice, and times the second. What has been learned is spoilt by it.
-
-        Args:
-            phase: index of the phase.
-
-        Returns:
-            seconds of one step, without the making of crops, which goes on beside it.
-        """
-        with learning():
-            first = sum(before.steps for before in self.config.phases[:phase])
-            batches = self.batches_of(first)
-            times = [time.perf_counter()]
-            for _ in range(2):
-                self.counters.step = first
-                self.train_step(batches)
-                times.append(time.perf_counter())
-            return times[-1] - times[-2]
-
-    def batches_of(self, step: int) -> list[Batch]:
+    def batches_of(self, step: int, stages: int | None = None) -> list[Batch]:
         """The crops of a step, in this process's shares.
 
         Args:
             step: of the run.
+            stages: how many it runs; None for as many as the step itself does.
         """
         phase = self.config.phases[self.config.phase_at(step)[0]]
-        factors = self.task.factors(phase.stages_at(self.config.seed, step))
+        factors = self.task.factors(stages or phase.stages_at(self.config.seed, step))
         return [
             self.sampler.batch(step, factors=factors, crop=phase.crop, batch=phase.batch, items=items)
             for items in self.stepper.items(phase)

@@ -387,11 +387,6 @@ def test_what_was_said_of_a_run_is_kept_when_it_goes_on(photos, tmp_path):
     assert trainer.about == About(recipe="mine", licence="MIT")
 
 
-def test_a_trial_takes_time_and_writes_nothing(photos, tmp_path):
-    trainer = Trainer(tiny_config(), photos, tmp_path / "run")
-    assert all(trainer.trial(phase) > 0 for phase in range(3)) and not (tmp_path / "run").exists()
-
-
 def test_half_precision_that_cannot_learn_is_refused(photos, tmp_path):
     with pytest.raises(ValueError, match="dtype"):
         Trainer(tiny_config(dtype="fp16"), photos, tmp_path / "run")
