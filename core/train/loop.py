@@ -353,8 +353,9 @@ class Trainer:
                 scale = self._scaler.state_dict()
                 self.counters.loss_scale, self.counters.loss_scale_steps = scale["scale"], scale["_growth_tracker"]
             provenance = self.provenance()
-            save_state(self.out / STATE, self._learners(), self.ema, self.counters, self.config, provenance)
+            # the state comes last: a run that dies between the two does these steps again, and writes both
             self.task.save(self.ema.model, self.out / LAST, provenance)
+            save_state(self.out / STATE, self._learners(), self.ema, self.counters, self.config, provenance)
         self.saved = self.step
 
     def _load(self) -> None:

@@ -167,6 +167,27 @@ def test_a_run_stopped_while_it_validates_validates_again(photos, held, straight
     assert_same_run(straight, run)
 
 
+@pytest.mark.parametrize("file", [STATE, LAST])
+def test_a_run_that_dies_in_its_last_save_has_its_last_model_after_all(photos, held, straight, tmp_path, file):
+    run = tmp_path / "killed"
+    trainer = Trainer(tiny_config(), photos, run, val=held)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def die(*arguments: object) -> None:
+            if trainer.step == 6 and any(value == run / file for value in arguments if isinstance(value, Path)):
+                trainer.saved = 6  # a dead process saves nothing on its way out
+                raise Stop
+            original(*arguments)
+
+        original = loop.save_state if file == STATE else trainer.task.save
+        patch.setattr(*((loop, "save_state") if file == STATE else (trainer.task, "save")), die)
+        with pytest.raises(Stop):
+            trainer.run()
+    Trainer(tiny_config(), photos, run, val=held).run(resume=True)
+    assert_same_run(straight, run)
+    assert read_checkpoint(run / LAST).provenance["steps"] == 6
+
+
 @pytest.mark.parametrize("step", [4, 6])
 def test_what_a_validation_done_again_has_found_is_saved_at_once(photos, held, tmp_path, monkeypatch, step):
     def poll() -> None:
