@@ -112,6 +112,8 @@ class Trainer:
             self.objective = Objective(config, self.device, self.dtype, scaler, vgg)
             parts = (self.task, self.model, self.objective, scaler, self.device, self.dtype, self.world)
             self.stepper = Stepper(config, *parts)
+            for number, phase in enumerate(config.phases, 1):
+                self._check_learning(number, phase)
             before = None if init is None else trainable(self.task, init, config.seed, self.device).eval()
         shown = pictures if self.validation is None else self.validation
         self.showcase = Showcase(self.task, shown, before, config.dtype, config.realistic)
@@ -227,6 +229,12 @@ class Trainer:
         if phase.batch < shares:
             told = f"{self.world.size} processes with {phase.accumulate} parts each"
             raise ValueError(f"phase {number}: batch: expected at least {shares} crops for {told}, got {phase.batch}")
+
+    def _check_learning(self, number: int, phase: PhaseConfig) -> None:
+        try:
+            self.stepper.check(phase)
+        except ValueError as error:
+            raise ValueError(f"phase {number}: {error}") from None
 
     def _begin_folder(self) -> History:
         self.out.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,6 @@ def trial(trainer: Trainer, number: int) -> float:
     """
     config = trainer.config
     phase, first = config.phases[number], sum(before.steps for before in config.phases[:number])
-    drawn = range(1, phase.stages + 1) if phase.sampled else [phase.stages]
     # by a step's number, which alone decides that R1 is due
     parts = {1: 1.0}
     if phase.adversarial and config.adversarial.r1:
@@ -34,10 +33,10 @@ def trial(trainer: Trainer, number: int) -> float:
     with learning():
         trainer.stepper.begin(phase)
         total = 0.0
-        for stages in drawn:
+        for stages in phase.drawn:
             batches = trainer.batches_of(first, stages)
             total += sum(part * seconds(trainer, phase, batches, step) for step, part in parts.items() if part)
-    return total / len(drawn)
+    return total / len(phase.drawn)
 
 
 def seconds(trainer: Trainer, phase: PhaseConfig, batches: list[Batch], step: int) -> float:
