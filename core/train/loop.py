@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import CheckpointError
+from ..checks import NotFiniteError
 from ..config import to_dict
 from ..perceptual_distance import PerceptualDistance
 from ..picture_output import write_picture
@@ -143,7 +144,7 @@ class Trainer:
 
         Raises:
             CheckpointError: the state is damaged or belongs to another config.
-            RuntimeError: the loss was not finite in MAX_BAD_STEPS steps in a row.
+            RuntimeError: the loss was not finite in MAX_BAD_STEPS steps in a row, or the model's results are not.
             ValueError: the folder holds a run already, and it is not to be resumed.
         """
         with learning():
@@ -155,6 +156,9 @@ class Trainer:
             history = self._begin_folder() if self.world.first else None
             try:
                 self._steps(history)
+            except NotFiniteError as error:  # in a validation, a sheet of samples, or what on_step shows
+                told = f"training stopped at step {self.step}: the model has diverged, its results are not finite"
+                raise RuntimeError(f"{told} ({error}); lower learning_rate or clip, or take dtype fp32") from None
             finally:
                 if history is not None:
                     history.close()
@@ -300,7 +304,8 @@ class Trainer:
         self.counters.bad_steps += 1
         log.warning("step %d skipped: not finite: %s", self.step, values)
         if self.counters.bad_steps >= MAX_BAD_STEPS:
-            raise RuntimeError(f"training stopped: {MAX_BAD_STEPS} steps in a row were not finite, last {values}")
+            told = f"{MAX_BAD_STEPS} steps in a row were not finite, last {values}"
+            raise RuntimeError(f"training stopped at step {self.step}: the model has diverged: {told}")
 
     def _validate(self) -> dict[str, float]:
         """Measures the averaged model, and keeps it where it is the best one with as many stages in training."""
@@ -318,8 +323,10 @@ class Trainer:
                 world=self.world,
                 device=self.device,
             )
-        found = score(values, self.config.select)
-        if known.best is None or stages > known.best_stages or (stages == known.best_stages and found > known.best):
+        found, select = score(values, self.config.select), self.config.select
+        if not math.isfinite(found):
+            log.warning("step %d: not taken as the best model: its %s is not finite", self.step, select)
+        elif known.best is None or stages > known.best_stages or (stages == known.best_stages and found > known.best):
             known.best, known.best_stages, known.best_step = found, stages, self.step
             if self.world.first:
                 self.task.save(self.ema.model, self.out / BEST, self.provenance())

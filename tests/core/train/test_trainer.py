@@ -372,6 +372,41 @@ def test_the_count_of_bad_steps_survives_a_stop(photos, tmp_path, monkeypatch):
     assert trainer.step == MAX_BAD_STEPS - 1
 
 
+@pytest.mark.parametrize("how", ["rate", "weights"])
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_model_that_has_diverged_is_called_so(photos, held, tmp_path, how, measured):
+    def spoil_average(done: int, total: int, values: dict[str, float]) -> None:
+        if done == 2:
+            for parameter in trainer.ema.model.parameters():
+                parameter.data.fill_(1e30)
+
+    rate = 1e8 if how == "rate" else 1e-3
+    phase = PhaseConfig(stages=1, steps=40, crop=4, batch=1, learning_rate=rate, warmup=0)
+    config = tiny_config(chain=tiny_chain(1), phases=(phase,), validate_every=3)
+    run, val = tmp_path / "run", held if measured else None
+    trainer = Trainer(config, photos, run, val=val, on_step=spoil_average if how == "weights" else None)
+    told = "training stopped at step 3: the model has diverged.*not finite.*lower learning_rate"
+    with pytest.raises(RuntimeError, match=told):
+        trainer.run()
+    assert read_checkpoint(run / STATE).config["step"] == 3 and len(read_history(run / HISTORY)) == 3
+    if measured:  # a sheet is not made again
+        with pytest.raises(RuntimeError, match=told):
+            Trainer(config, photos, run, val=val).run(resume=True)
+
+
+def test_a_figure_that_is_not_finite_is_never_the_best(photos, held, tmp_path, monkeypatch, caplog):
+    scores = iter([math.nan, 30.0, -math.inf, 29.0, math.nan, 31.0])
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: {"x2": next(scores)})
+    phases = (PhaseConfig(stages=1, steps=4, crop=4, batch=1), PhaseConfig(stages=2, steps=2, crop=4, batch=1))
+    trainer = Trainer(tiny_config(phases=phases, validate_every=1, save_every=1), photos, tmp_path / "run", val=held)
+    best = []
+    trainer.on_step = lambda *_: best.append((trainer.counters.best, trainer.counters.best_step))
+    trainer.run()
+    assert best == [(None, 0), *[(30.0, 2)] * 4, (31.0, 6)]
+    assert [text for text in caplog.messages if "step 3: not taken as the best model: its psnr" in text]
+    assert read_checkpoint(tmp_path / "run" / STATE).config["best"] == 31.0
+
+
 def test_the_best_model_is_kept_and_more_stages_count_for_more(photos, held, tmp_path, monkeypatch):
     scores = iter([30.0, 20.0, 21.0, 20.5])
 
