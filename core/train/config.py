@@ -20,10 +20,10 @@ from .learner import OPTIMIZERS
 from .losses import CHANNELS, PIXEL_LOSSES
 from .perceptual import PerceptualConfig
 from .phase import PhaseConfig
+from .seeds import MAX_SEED
 
 __all__ = ["MAX_SEED", "SELECT", "LossConfig", "PhaseConfig", "TrainConfig"]
 
-MAX_SEED = 2**32 - 1  # torch's CPU generator keeps no more bits of a seed
 SELECT = ("psnr", "ssim", "pd")
 JUDGED = ("output", "refined")
 

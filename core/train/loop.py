@@ -29,6 +29,7 @@ from .ema import EMA
 from .history import History, read_history
 from .learner import Learner, check_rates
 from .objective import Objective
+from .perceptual import same_trunk
 from .phase import PhaseConfig
 from .picture_sets import open_pictures, whole_side
 from .pictures import Pictures
@@ -384,7 +385,7 @@ class Trainer:
         if self._scaler.is_enabled() and self.counters.loss_scale:
             changed = {"scale": self.counters.loss_scale, "_growth_tracker": self.counters.loss_scale_steps}
             self._scaler.load_state_dict(self._scaler.state_dict() | changed)
-        if known.get("perceptual_trunk", "") != self.objective.trunk:
+        if not same_trunk(known.get("perceptual_trunk", ""), self.objective.trunk):
             told = f"{known.get('perceptual_trunk')!r}, got {self.objective.trunk!r}"
             raise CheckpointError(f"{self.out / STATE}: the run was started with the perceptual trunk {told}")
         if self.counters.data not in ("", data):
