@@ -342,7 +342,8 @@ class Trainer:
             if history is not None and values:
                 history.amend(**values)
                 self._show()
-            self._save()  # it may have found the best model
+            if values:
+                self._save()  # it may have found the best model
 
     def _show(self) -> None:
         """Writes curves and samples."""
