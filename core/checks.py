@@ -13,6 +13,11 @@ from torch import Tensor
 
 MAX_SIDE = 1 << 17  # longest side of an image in pixels: catches a mistyped size before memory runs out
 
+
+class NotFiniteError(ValueError):
+    """An image or a map with NaN or infinity."""
+
+
 _finite_asked: ContextVar[bool] = ContextVar("finite_asked", default=True)
 
 
@@ -192,9 +197,9 @@ def _finite_range(tensor: Tensor, name: str) -> tuple[float, float]:
     # One pass without temporaries: minimum and maximum carry NaN along and, unlike a sum, cannot overflow.
     low, high = torch.stack(torch.aminmax(tensor.detach())).tolist()
     if math.isnan(low) or math.isnan(high):
-        raise ValueError(f"{name}: expected finite values, got NaN")
+        raise NotFiniteError(f"{name}: expected finite values, got NaN")
     if math.isinf(low) or math.isinf(high):
-        raise ValueError(f"{name}: expected finite values, got infinity")
+        raise NotFiniteError(f"{name}: expected finite values, got infinity")
     return low, high
 
 

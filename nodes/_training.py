@@ -18,7 +18,6 @@ from ._inputs import CATEGORY
 TRAINING = f"{CATEGORY}/training"
 Data = io.Custom("PU_TRAINING_DATA")
 Losses = io.Custom("PU_TRAINING_LOSSES")
-SPLIT_SEED = 0  # the same pictures are held back whatever a run's seed, so that runs can be compared
 
 T = TypeVar("T")
 
@@ -54,7 +53,6 @@ class TrainingPictures:
             self.source,
             self.validation,
             share=self.share,
-            seed=SPLIT_SEED,
             memory=self.config.memory,
             side=side,
             arguments=("images" if isinstance(self.source, PictureBatch) else "folder", "validation_folder"),

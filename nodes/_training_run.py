@@ -172,9 +172,10 @@ class Live:
     def __init__(self, trainer: Trainer, before: dict[str, float]) -> None:
         self._trainer, self._before = trainer, before
         self._report = runtime.Reporter(trainer.config.steps)
-        stages = {phase.stages for phase in trainer.config.phases}
+        config, model = trainer.config, trainer.ema.model
+        stages = {phase.stages for phase in config.phases}
         shown = trainer.sampler.pictures if trainer.validation is None else trainer.validation
-        self._glimpse = Glimpse(trainer.task, shown, trainer.ema.model, stages, trainer.config.dtype)
+        self._glimpse = Glimpse(trainer.task, shown, model, stages, config.dtype, config.realistic)
         self._first: int | None = None
         self._measured: dict[str, float] = {}
         self._start = self._shown = self._said = time.monotonic()
@@ -246,6 +247,7 @@ def _measured(trainer: Trainer) -> dict[str, float]:
         lambda image: task.outputs(trainer.ema.model, image, stages, dtype),
         trainer.validation,
         task.factors(stages),
+        realistic=trainer.config.realistic,
         poll=runtime.check_cancelled,
     )
     return _figures(values)

@@ -8,6 +8,7 @@ from ..chain import Chain
 from ..train.hardware import describe, peak_memory
 from ..train.loop import Trainer
 from ..train.pictures import Pictures
+from ..train.trial import trial
 from ..unet import parameter_count
 from .console import columns
 
@@ -23,7 +24,7 @@ def plan(trainer: Trainer) -> list[str]:
     config, model = trainer.config, trainer.model
     rows, total = [], 0.0
     for number, phase in enumerate(config.phases, 1):
-        seconds = trainer.trial(number - 1)
+        seconds = trial(trainer, number - 1)
         total += seconds * phase.steps
         finest = phase.crop * trainer.task.factors(phase.stages)[-1]
         shape = (phase.stages, f"{phase.crop} to {finest}", phase.batch)

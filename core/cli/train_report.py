@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ class Report:
             self._first = done - 1
         for name, key in (("_loss", "loss"), ("_seconds", "seconds")):
             old, new = getattr(self, name), values[key]
-            if new == new:
+            if math.isfinite(new):
                 setattr(self, name, new if old != old else _MEMORY * old + (1 - _MEMORY) * new)
 
     def _lines(self, done: int, total: int, values: dict[str, float], has_bar: bool) -> None:

@@ -15,14 +15,15 @@ from ..upsamplers import build_upsampler
 from ..upsamplers.registry import upsampler_config
 from .adversarial import AdversarialConfig
 from .data_config import DataConfig
+from .degradation import RealisticConfig
 from .learner import OPTIMIZERS
 from .losses import CHANNELS, PIXEL_LOSSES
 from .perceptual import PerceptualConfig
 from .phase import PhaseConfig
+from .seeds import MAX_SEED
 
 __all__ = ["MAX_SEED", "SELECT", "LossConfig", "PhaseConfig", "TrainConfig"]
 
-MAX_SEED = 2**32 - 1  # torch's CPU generator keeps no more bits of a seed
 SELECT = ("psnr", "ssim", "pd")
 JUDGED = ("output", "refined")
 
@@ -93,7 +94,8 @@ class TrainConfig:
     """A whole run.
 
     Attributes:
-        chain: the model; of no effect where `upsampler` or `denoiser` is given.
+        chain: the model; of no effect where `upsampler` or `denoiser` is given. Its `back_projection` becomes false
+            where `data.degradation` is "realistic": the result would be brought back to the noise of its input.
         upsampler: a single network to train in place of a chain, as `core.build_upsampler` takes it. It has one
             stage, and of the loss terms those of a stage's result alone.
         denoiser: a single denoiser to train in place of a chain, for blind use. It has one stage, and of the loss
@@ -135,6 +137,8 @@ class TrainConfig:
     select: str = "psnr"
 
     def __post_init__(self) -> None:
+        if self.data.degradation == "realistic" and self.chain.back_projection:
+            object.__setattr__(self, "chain", replace(self.chain, back_projection=False))
         if not self.phases:
             raise ValueError("phases: expected at least one, got none")
         if self.loss.judged != any(phase.adversarial for phase in self.phases):
@@ -189,6 +193,15 @@ class TrainConfig:
     def single(self) -> bool:
         """Whether a single network is trained in place of a chain."""
         return self.upsampler is not None or self.denoiser is not None
+
+    @property
+    def realistic(self) -> RealisticConfig | None:
+        """How the inputs that the model is measured and shown on are degraded; None where they are clean.
+
+        A single denoiser is given pictures as they are, and noise.
+        """
+        degraded = self.data.degradation == "realistic" and self.denoiser is None
+        return self.data.realistic if degraded else None
 
     @property
     def factor(self) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..pictures import PictureError
 from ..sheet import detail_boxes
+from .degradation import RealisticConfig
 from .pictures import Pictures
 from .samples import Sample, sample_sheet
 from .task import Task
@@ -26,13 +27,22 @@ class Glimpse:
         model: as it is before the run.
         stages: how many are going to be shown, all that occur.
         dtype: format of the networks.
+        realistic: how inputs are degraded, see `validate.subject`.
 
     Raises:
         ValueError: no picture is large enough, or can be decoded.
     """
 
-    def __init__(self, task: Task, pictures: Pictures, model: nn.Module, stages: Iterable[int], dtype: str) -> None:
-        self._task, self._dtype = task, dtype
+    def __init__(
+        self,
+        task: Task,
+        pictures: Pictures,
+        model: nn.Module,
+        stages: Iterable[int],
+        dtype: str,
+        realistic: RealisticConfig | None = None,
+    ) -> None:
+        self._task, self._dtype, self._realistic = task, dtype, realistic
         self._known = {count: self._sample(pictures, model, count) for count in set(stages)}
 
     def sheet(self, model: nn.Module, stages: int) -> Tensor:
@@ -51,7 +61,7 @@ class Glimpse:
         factors = self._task.factors(stages)
         for index in presentable(pictures, factors):
             try:
-                known = subject(pictures, index, factors, _AREA)
+                known = subject(pictures, index, factors, _AREA, self._realistic)
             except PictureError:  # the folder has named it
                 continue
             image, truth = _place(known.input, known.targets[-1], factors[-1])

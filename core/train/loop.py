@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import CheckpointError
+from ..checks import NotFiniteError
 from ..config import to_dict
 from ..perceptual_distance import PerceptualDistance
 from ..picture_output import write_picture
@@ -28,6 +29,7 @@ from .ema import EMA
 from .history import History, read_history
 from .learner import Learner, check_rates
 from .objective import Objective
+from .perceptual import same_trunk
 from .phase import PhaseConfig
 from .picture_sets import open_pictures, whole_side
 from .pictures import Pictures
@@ -99,7 +101,7 @@ class Trainer:
         self.device, self.task, self.distance = torch.device(device), task_of(config), distance
         self.dtype = training_dtype(config.dtype, self.device)
         share, memory, side = config.data.validation, config.data.memory, whole_side(config, pd=distance is not None)
-        pictures, self.validation = open_pictures(data, val, share=share, seed=config.seed, memory=memory, side=side)
+        pictures, self.validation = open_pictures(data, val, share=share, memory=memory, side=side)
         self.sampler = CropSampler(pictures, config.seed, config.data)
         for number, phase in enumerate(config.phases, 1):  # now, and not hours later, when the phase begins
             self._check(number, phase)
@@ -112,9 +114,11 @@ class Trainer:
             self.objective = Objective(config, self.device, self.dtype, scaler, vgg)
             parts = (self.task, self.model, self.objective, scaler, self.device, self.dtype, self.world)
             self.stepper = Stepper(config, *parts)
+            for number, phase in enumerate(config.phases, 1):
+                self._check_learning(number, phase)
             before = None if init is None else trainable(self.task, init, config.seed, self.device).eval()
         shown = pictures if self.validation is None else self.validation
-        self.showcase = Showcase(self.task, shown, before, config.dtype)
+        self.showcase = Showcase(self.task, shown, before, config.dtype, config.realistic)
         self._scaler = scaler
         held = "" if self.validation is None else self.validation.fingerprint
         self.counters = Counters(data=pictures.fingerprint, validation=held)
@@ -141,7 +145,7 @@ class Trainer:
 
         Raises:
             CheckpointError: the state is damaged or belongs to another config.
-            RuntimeError: the loss was not finite in MAX_BAD_STEPS steps in a row.
+            RuntimeError: the loss was not finite in MAX_BAD_STEPS steps in a row, or the model's results are not.
             ValueError: the folder holds a run already, and it is not to be resumed.
         """
         with learning():
@@ -153,6 +157,9 @@ class Trainer:
             history = self._begin_folder() if self.world.first else None
             try:
                 self._steps(history)
+            except NotFiniteError as error:  # in a validation, a sheet of samples, or what on_step shows
+                told = f"training stopped at step {self.step}: the model has diverged, its results are not finite"
+                raise RuntimeError(f"{told} ({error}); lower learning_rate or clip, or take dtype fp32") from None
             finally:
                 if history is not None:
                     history.close()
@@ -161,33 +168,15 @@ class Trainer:
             self.world.wait()
             return self.ema.model
 
-    def trial(self, phase: int) -> float:
-        """Takes the first step of a phase twice, and times the second. What has been learned is spoilt by it.
-
-        Args:
-            phase: index of the phase.
-
-        Returns:
-            seconds of one step, without the making of crops, which goes on beside it.
-        """
-        with learning():
-            first = sum(before.steps for before in self.config.phases[:phase])
-            batches = self.batches_of(first)
-            times = [time.perf_counter()]
-            for _ in range(2):
-                self.counters.step = first
-                self.train_step(batches)
-                times.append(time.perf_counter())
-            return times[-1] - times[-2]
-
-    def batches_of(self, step: int) -> list[Batch]:
+    def batches_of(self, step: int, stages: int | None = None) -> list[Batch]:
         """The crops of a step, in this process's shares.
 
         Args:
             step: of the run.
+            stages: how many it runs; None for as many as the step itself does.
         """
         phase = self.config.phases[self.config.phase_at(step)[0]]
-        factors = self.task.factors(phase.stages_at(self.config.seed, step))
+        factors = self.task.factors(stages or phase.stages_at(self.config.seed, step))
         return [
             self.sampler.batch(step, factors=factors, crop=phase.crop, batch=phase.batch, items=items)
             for items in self.stepper.items(phase)
@@ -245,6 +234,12 @@ class Trainer:
         if phase.batch < shares:
             told = f"{self.world.size} processes with {phase.accumulate} parts each"
             raise ValueError(f"phase {number}: batch: expected at least {shares} crops for {told}, got {phase.batch}")
+
+    def _check_learning(self, number: int, phase: PhaseConfig) -> None:
+        try:
+            self.stepper.check(phase)
+        except ValueError as error:
+            raise ValueError(f"phase {number}: {error}") from None
 
     def _begin_folder(self) -> History:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -310,7 +305,8 @@ class Trainer:
         self.counters.bad_steps += 1
         log.warning("step %d skipped: not finite: %s", self.step, values)
         if self.counters.bad_steps >= MAX_BAD_STEPS:
-            raise RuntimeError(f"training stopped: {MAX_BAD_STEPS} steps in a row were not finite, last {values}")
+            told = f"{MAX_BAD_STEPS} steps in a row were not finite, last {values}"
+            raise RuntimeError(f"training stopped at step {self.step}: the model has diverged: {told}")
 
     def _validate(self) -> dict[str, float]:
         """Measures the averaged model, and keeps it where it is the best one with as many stages in training."""
@@ -322,13 +318,16 @@ class Trainer:
                 lambda image: self.task.outputs(self.ema.model, image, stages, self.config.dtype),
                 self.validation,
                 self.task.factors(stages),
+                realistic=self.config.realistic,
                 distance=self.distance,
                 poll=self.poll if self.world.size == 1 else None,  # the others would wait for ever
                 world=self.world,
                 device=self.device,
             )
-        found = score(values, self.config.select)
-        if known.best is None or stages > known.best_stages or (stages == known.best_stages and found > known.best):
+        found, select = score(values, self.config.select), self.config.select
+        if not math.isfinite(found):
+            log.warning("step %d: not taken as the best model: its %s is not finite", self.step, select)
+        elif known.best is None or stages > known.best_stages or (stages == known.best_stages and found > known.best):
             known.best, known.best_stages, known.best_step = found, stages, self.step
             if self.world.first:
                 self.task.save(self.ema.model, self.out / BEST, self.provenance())
@@ -343,6 +342,8 @@ class Trainer:
             if history is not None and values:
                 history.amend(**values)
                 self._show()
+            if values:
+                self._save()  # it may have found the best model
 
     def _show(self) -> None:
         """Writes curves and samples."""
@@ -369,8 +370,9 @@ class Trainer:
                 scale = self._scaler.state_dict()
                 self.counters.loss_scale, self.counters.loss_scale_steps = scale["scale"], scale["_growth_tracker"]
             provenance = self.provenance()
-            save_state(self.out / STATE, self._learners(), self.ema, self.counters, self.config, provenance)
+            # the state comes last: a run that dies between the two does these steps again, and writes both
             self.task.save(self.ema.model, self.out / LAST, provenance)
+            save_state(self.out / STATE, self._learners(), self.ema, self.counters, self.config, provenance)
         self.saved = self.step
 
     def _load(self) -> None:
@@ -384,7 +386,7 @@ class Trainer:
         if self._scaler.is_enabled() and self.counters.loss_scale:
             changed = {"scale": self.counters.loss_scale, "_growth_tracker": self.counters.loss_scale_steps}
             self._scaler.load_state_dict(self._scaler.state_dict() | changed)
-        if known.get("perceptual_trunk", "") != self.objective.trunk:
+        if not same_trunk(known.get("perceptual_trunk", ""), self.objective.trunk):
             told = f"{known.get('perceptual_trunk')!r}, got {self.objective.trunk!r}"
             raise CheckpointError(f"{self.out / STATE}: the run was started with the perceptual trunk {told}")
         if self.counters.data not in ("", data):

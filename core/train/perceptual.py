@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_number
+from ..checks import check_choice, check_integer, check_number
 from .losses import full_precision, l1
+from .seeds import MAX_SEED
 from .vgg import LAYERS, POOLS, VGG19, fingerprint, load_vgg, random_vgg
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ class PerceptualConfig:
 
     Attributes:
         layers: weights by the name of the convolution, conv1_1..conv5_4; those of Real-ESRGAN (arXiv 2107.10833).
-        seed: of the random trunk that stands in where there is no file with trained weights.
+        seed: 0..2^32-1, of the random trunk that stands in where there is no file with trained weights.
         relative: whether distances are in units of the trunk's own features. Trunks differ there by factors of
             hundreds (the original VGG19 sees 0..255, torchvision's about -2..2), and weights of one would not do
             for another; False takes features as they are, for weights from the literature.
@@ -46,6 +48,7 @@ class PerceptualConfig:
             check_number(weight, f"layers.{layer}", 0)
         if not any(self.layers.values()):
             raise ValueError("layers: expected one with a weight above 0, got none")
+        check_integer(self.seed, "seed", 0, MAX_SEED)
         check_choice(self.pool, "pool", list(POOLS))
 
 
@@ -133,6 +136,20 @@ def perceptual_loss(config: PerceptualConfig, path: str | Path | None = None) ->
     if path is None or set(loss.layers) != {layer for layer, weight in config.layers.items() if weight}:
         log.warning("perceptual: %s", loss.label)
     return loss
+
+
+def same_trunk(label: str, other: str) -> bool:
+    """Whether two labels tell of the same features, whatever their files are called.
+
+    Args:
+        label: of `PerceptualLoss`.
+        other: the same.
+    """
+    return _unnamed(label) == _unnamed(other)
+
+
+def _unnamed(label: str) -> str:
+    return re.sub(r"^VGG19 from .* (?=\([0-9a-f]{8}\), to conv)", "VGG19 ", label, flags=re.DOTALL)
 
 
 def _reference() -> Tensor:

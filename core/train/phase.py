@@ -80,6 +80,11 @@ class PhaseConfig:
         """Crops of the batch that also go through the noisy paths: the first so many."""
         return max(round(self.noisy * self.batch), 1) if self.noisy > 0 else 0
 
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """The numbers of stages that its steps may run."""
+        return tuple(range(1, self.stages + 1)) if self.sampled else (self.stages,)
+
     def stages_at(self, seed: int, step: int) -> int:
         """How many stages a step runs.
 

@@ -12,6 +12,8 @@ from .pictures import Budget, PictureFolder, Pictures, Subset, split
 from .task import task_of
 from .validate import fewest_pixels
 
+SPLIT_SEED = 0  # the same pictures are held back whatever a run's seed, so that runs can be compared
+
 log = logging.getLogger(__name__)
 
 
@@ -20,7 +22,6 @@ def open_pictures(
     val: Pictures | str | Path | None,
     *,
     share: float,
-    seed: int,
     memory: int,
     side: int = 0,
     arguments: tuple[str, str] = ("data", "val"),
@@ -32,7 +33,6 @@ def open_pictures(
         val: validation pictures, or their folder. What of the training folder is in it, too, also by a link, is not
             trained on. None holds back a share of the training pictures.
         share: that part, 0 up to below 1.
-        seed: of the split.
         memory: bytes of decoded pictures to keep, of both together.
         side: pixels that the short side of a picture must have to be held back, see `whole_side`. The only such
             picture is trained on.
@@ -50,7 +50,7 @@ def open_pictures(
         return pictures, validation
     large = sum(min(size) >= side for size in pictures.sizes)
     if share > 0 and large > 1:
-        return split(pictures, share, seed, side)
+        return split(pictures, share, SPLIT_SEED, side)
     if share > 0:
         wanted = f"2 pictures of at least {side}x{side} px" if side else "2 pictures"
         log.warning("%s: there is no validation, as it takes %s to hold one back, got %d", arguments[0], wanted, large)

@@ -56,6 +56,11 @@ class Pictures(Protocol):
         ...
 
     @property
+    def marks(self) -> Sequence[str]:
+        """For each picture what changes when it becomes another one."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell one set of pictures from another."""
         ...
@@ -160,9 +165,14 @@ class PictureFolder:
         return _bytes(self.sizes)
 
     @property
+    def marks(self) -> Sequence[str]:
+        """The name and size of each."""
+        return [f"{name} {size}\n" for name, size in zip(self.names, self.sizes, strict=True)]
+
+    @property
     def fingerprint(self) -> str:
         """Changes when pictures come, go, or change their name or size."""
-        return _digest("".join(f"{name} {size}\n" for name, size in zip(self.names, self.sizes, strict=True)))
+        return _digest(*self.marks)
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         try:
@@ -205,6 +215,7 @@ class PictureBatch:
         names: "image 1" and so on.
         sizes: (height, width) of each.
         skipped: empty.
+        marks: of the pixels of each.
         fingerprint: changes with any pixel.
 
     Raises:
@@ -222,7 +233,8 @@ class PictureBatch:
         self.names = [f"image {number}" for number in range(1, len(self._pixels) + 1)]
         self.sizes = [(pixels.shape[0], pixels.shape[1]) for pixels in self._pixels]
         self.skipped: list[str] = []
-        self.fingerprint = _digest(*(part for pixels in self._pixels for part in (str(pixels.shape), pixels.tobytes())))
+        self.marks = [_digest(str(pixels.shape), pixels.tobytes()) for pixels in self._pixels]
+        self.fingerprint = _digest(*self.marks)
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -245,13 +257,15 @@ class Subset:
         indices: of those taken, in this order.
 
     Attributes:
-        names, sizes: of those taken.
+        names, sizes, marks: of those taken.
     """
 
     def __init__(self, pictures: Pictures, indices: Sequence[int]) -> None:
         self.pictures, self.indices = pictures, list(indices)
         self.names = [pictures.names[index] for index in self.indices]
         self.sizes = [pictures.sizes[index] for index in self.indices]
+        marks = pictures.marks
+        self.marks = [marks[index] for index in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -281,8 +295,8 @@ class Subset:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the whole and with what is taken of it."""
-        return _digest(f"{self.pictures.fingerprint} {self.indices}")
+        """Changes with what is taken, whatever else the whole has."""
+        return _digest(*self.marks)
 
 
 def split(pictures: Pictures, share: float, seed: int, side: int = 0) -> tuple[Subset, Subset]:

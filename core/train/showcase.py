@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..pictures import PictureError
+from .degradation import RealisticConfig
 from .pictures import Pictures
 from .samples import Sample, sample_sheet
 from .task import Task
@@ -24,10 +25,19 @@ class Showcase:
         pictures: the set; of it some pictures are taken, evenly spread.
         before: the model that the run started from; None leaves it out.
         dtype: format of the networks.
+        realistic: how inputs are degraded, see `validate.subject`.
     """
 
-    def __init__(self, task: Task, pictures: Pictures, before: nn.Module | None, dtype: str) -> None:
+    def __init__(
+        self,
+        task: Task,
+        pictures: Pictures,
+        before: nn.Module | None,
+        dtype: str,
+        realistic: RealisticConfig | None = None,
+    ) -> None:
         self._task, self._pictures, self._before, self._dtype = task, pictures, before, dtype
+        self._realistic = realistic
         self._shown: dict[tuple[int, ...], list[tuple[Tensor, Sample]]] = {}
 
     def sheet(self, model: nn.Module, stages: int, count: int = COUNT) -> Tensor:
@@ -56,7 +66,7 @@ class Showcase:
             samples = []
             for index in usable[::step]:
                 try:
-                    shown = subject(self._pictures, index, factors, SIDE)
+                    shown = subject(self._pictures, index, factors, SIDE, self._realistic)
                 except PictureError:  # the folder has named it
                     continue
                 truth = shown.targets[-1]

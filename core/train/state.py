@@ -149,18 +149,25 @@ def _moments(part: Learner) -> dict[str, Tensor]:
 
 def _restore_moments(part: Learner, tensors: Mapping[str, Tensor]) -> None:
     part.optimizer.state.clear()
+    # a fused Adam counts its steps where the parameter is, any other on the CPU
+    groups = part.optimizer.param_groups
+    fused = {id(parameter) for group in groups if group["fused"] for parameter in group["params"]}
     for name, parameter in part.network.named_parameters():
-        state = dict(_moments_of(f"{part.prefix}.{{}}.{name}", parameter, tensors))
+        place = parameter.device if id(parameter) in fused else torch.device("cpu")
+        state = dict(_moments_of(f"{part.prefix}.{{}}.{name}", parameter, place, tensors))
         if state:
             part.optimizer.state[parameter] = state
 
 
-def _moments_of(pattern: str, parameter: nn.Parameter, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _moments_of(
+    pattern: str, parameter: nn.Parameter, place: torch.device, tensors: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
     for key in _MOMENTS:
         tensor = tensors.get(pattern.format(key))
-        if tensor is not None:
-            # in the parameter's own layout, as the optimiser would have made it; Adam keeps its step on the CPU
-            yield key, tensor.clone() if key == "step" else torch.empty_like(parameter).copy_(tensor).detach()
+        if tensor is not None and key == "step":
+            yield key, tensor.to(place, torch.float32, copy=True)
+        elif tensor is not None:  # in the parameter's own layout, as the optimiser would have made it
+            yield key, torch.empty_like(parameter).copy_(tensor).detach()
 
 
 def _run_of(path: Path, checkpoint: Checkpoint) -> TrainConfig:

@@ -46,10 +46,26 @@ class Stepper:
         world: World,
     ) -> None:
         self._config, self._device, self._world, self._scaler = config, device, world, scaler
-        self._objective = objective
+        self._objective, self._task = objective, task
         self._losses = _Losses(config, task, model, objective, device, dtype)
         self.learner = Learner("", model, config.clip, scaler, config.optimizer)
         self._wrapped: nn.Module = self._losses
+
+    def check(self, phase: PhaseConfig) -> None:
+        """Checks that a phase with frozen parts has something to learn, on one crop; before any is begun.
+
+        Raises:
+            ValueError: no term of the loss reaches a part that is trained.
+        """
+        if all(phase.rates.values()):
+            return
+        self.learner.begin(phase.rates)
+        for stages in phase.drawn:
+            sides = [phase.crop * factor for factor in (1, *self._task.factors(stages))]
+            batch = Batch(tuple(torch.full((1, 3, side, side), 0.5, device=self._device) for side in sides))
+            self._objective.begin_step(phase)
+            self._losses(Share(batch, (0,), 1, 1, min(phase.noisy_crops, 1), phase.noise, 0))
+        self.learner.begin({})
 
     def begin(self, phase: PhaseConfig) -> None:
         """Starts a phase, with new optimisers."""

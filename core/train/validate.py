@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from ..perceptual_distance import PerceptualDistance
 from ..pictures import PictureError
 from ..squeezenet import SMALLEST
 from .data import MARGIN
+from .degradation import RealisticConfig, degrade_realistic
 from .degrade import matlab_imresize
 from .distributed import World
 from .pictures import Pictures
@@ -71,7 +73,9 @@ def large_enough(pictures: Pictures, factor: int, fewest: int) -> list[int]:
     return usable
 
 
-def subject(pictures: Pictures, index: int, factors: Sequence[int], side: int = SIDE) -> Subject:
+def subject(
+    pictures: Pictures, index: int, factors: Sequence[int], side: int = SIDE, realistic: RealisticConfig | None = None
+) -> Subject:
     """The middle of a picture at every scale, reduced as the benchmarks do.
 
     Args:
@@ -79,6 +83,8 @@ def subject(pictures: Pictures, index: int, factors: Sequence[int], side: int = 
         index: which.
         factors: size after each stage, in multiples of the input.
         side: of the middle, at most.
+        realistic: how the input is degraded, the same at every call as the picture's name decides what is drawn; None
+            reduces it as the targets.
 
     Raises:
         PictureError: it cannot be decoded.
@@ -89,6 +95,9 @@ def subject(pictures: Pictures, index: int, factors: Sequence[int], side: int = 
     truth = picture[..., top : top + H, left : left + W]
     sizes = [(H * factor // factors[-1], W * factor // factors[-1]) for factor in (1, *factors[:-1])]
     scales = [matlab_imresize(truth, size).float() / 255 for size in sizes] + [truth.float() / 255]
+    if realistic is not None:
+        rng = np.random.default_rng(list(pictures.names[index].encode()))
+        scales[0] = degrade_realistic(truth[0], sizes[0], rng, realistic)[None].float() / 255
     return Subject(scales[0], tuple(scales[1:]))
 
 
@@ -97,6 +106,7 @@ def validate(
     pictures: Pictures,
     factors: Sequence[int],
     *,
+    realistic: RealisticConfig | None = None,
     distance: PerceptualDistance | None = None,
     poll: Callable[[], None] | None = None,
     world: World | None = None,
@@ -110,6 +120,7 @@ def validate(
         enlarge: the model.
         pictures: the validation set.
         factors: size after each stage, in multiples of the input.
+        realistic: how inputs are degraded, see `subject`.
         distance: PD-squeeze; None leaves it out.
         poll: called before each picture; may raise to stop.
         world: of the run.
@@ -129,7 +140,7 @@ def validate(
         if poll is not None:
             poll()
         try:
-            measured = subject(pictures, index, factors)
+            measured = subject(pictures, index, factors, SIDE, realistic)
         except PictureError:  # the folder has named it
             continue
         for factor, output, target in zip(factors, enlarge(measured.input), measured.targets, strict=True):

@@ -19,6 +19,7 @@ from progressive_upsampling.core.squeezenet import SqueezeNet
 from progressive_upsampling.core.train.adversarial import AdversarialConfig
 from progressive_upsampling.core.train.config import LossConfig, TrainConfig
 from progressive_upsampling.core.train.data_config import DataConfig
+from progressive_upsampling.core.train.degradation import RealisticConfig
 from progressive_upsampling.core.train.discriminators import DiscriminatorConfig
 from progressive_upsampling.core.train.loop import Trainer
 from progressive_upsampling.core.train.pictures import PictureBatch, split
@@ -53,6 +54,22 @@ def test_what_comes_out_is_what_the_trainer_makes(
         assert image.ndim == 4 and image.shape[-1] == 3
         assert 0 <= image.min() < image.max() <= 1
     torch.testing.assert_close(samples, trainer.samples().movedim(1, -1), atol=0.6 / 255, rtol=0)
+
+
+def test_a_model_that_learns_from_degraded_pictures_is_not_brought_back_to_them(
+    train: Callable[..., tuple[Any, ...]], chain: Chain, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, sheets, asked = picture(66, 71, batch=3), [], []
+    measure, glimpse = _training_run.validate, _training_run.Glimpse
+    monkeypatch.setattr(_training_run, "validate", lambda *a, **k: asked.append(k["realistic"]) or measure(*a, **k))
+    monkeypatch.setattr(_training_run, "Glimpse", lambda *a: asked.append(a[-1]) or glimpse(*a))
+    for degradation, expected in (("bicubic", True), ("realistic", False)):
+        data, _ = call(TrainingData, images=images, degradation=degradation)
+        model, _, samples, _ = train(data=data, steps=1)
+        assert chain.config.back_projection and model.config.back_projection is expected
+        sheets.append(samples)
+    assert not torch.equal(sheets[0][:, :, :256], sheets[1][:, :, :256])  # what the model is given
+    assert asked == [None, None, RealisticConfig(), RealisticConfig()]
 
 
 def test_the_model_is_ready_for_other_nodes_and_known_by_its_origin(

@@ -268,9 +268,10 @@ def test_without_a_terminal_there_is_a_line_a_minute_and_one_for_each_validation
     assert "loss 0.1000" in lines[0] and "x2 31.23 dB" in lines[0] and "x4 27.00 dB" in lines[0]
 
 
-def test_a_step_without_a_finite_loss_does_not_spoil_the_bar():
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_step_without_a_finite_loss_does_not_spoil_the_bar(bad):
     report = Report(TrainConfig(), Console("test", stream=io.StringIO()))
-    for loss in (float("nan"), 2.0, float("nan"), 2.0):
+    for loss in (bad, 2.0, bad, 2.0):
         report._take(1, {"loss": loss, "seconds": 1.0})
     assert "loss 2.0000" in report._label()
 

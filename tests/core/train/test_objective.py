@@ -136,6 +136,22 @@ def test_a_run_does_not_go_on_with_another_trunk(photos, tmp_path):
         Trainer(config, photos, tmp_path / "run", vgg=tmp_path / "vgg.safetensors").run(resume=True)
 
 
+def test_a_run_goes_on_with_the_same_trunk_from_another_file(photos, tmp_path):
+    config = tiny_config(loss=LossConfig(perceptual=0.1), perceptual=PERCEPTUAL)
+    tensors = {
+        f"features.{2 * i}.{part}": getattr(conv, part).data
+        for i, conv in enumerate(random_vgg(7, 2).convolutions)
+        for part in ("weight", "bias")
+    }
+    for name in ("one", "other"):
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    for step, name in ((1, "one"), (2, "other")):
+        vgg = tmp_path / f"{name}.safetensors"
+        with pytest.raises(Stop):
+            Trainer(config, photos, tmp_path / "run", vgg=vgg, on_step=stop_at(step)).run(resume=True)
+    assert read_checkpoint(tmp_path / "run" / STATE).config["step"] == 2
+
+
 @pytest.mark.parametrize(
     ("crop", "changes"),
     [

@@ -14,7 +14,7 @@ from .conftest import noise_picture, save, tiny_config
 
 
 def opened(data: Path, val: Path | None = None, share: float = 0.0) -> tuple[Pictures, Pictures | None]:
-    return open_pictures(data, val, share=share, seed=0, memory=1 << 20)
+    return open_pictures(data, val, share=share, memory=1 << 20)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_folders_apart_are_taken_as_they_are(photos, held, caplog):
 
 def test_both_folders_keep_what_they_decode_within_one_budget(photos, held):
     sizes = [3 * 67 * 83, 3 * 70 * 66]
-    training, validation = open_pictures(photos, held, share=0, seed=0, memory=sum(sizes))
+    training, validation = open_pictures(photos, held, share=0, memory=sum(sizes))
     assert validation is not None
     for pictures, index, kept in ((training, 0, True), (validation, 1, True), (training, 1, False)):
         assert (pictures[index] is pictures[index]) is kept
@@ -71,6 +71,16 @@ def test_a_single_picture_is_trained_on_without_validation_and_that_is_said(tmp_
     training, validation = opened(tmp_path / "one", share=0.5)
     assert len(training) == 1 and validation is None
     assert caplog.messages == ["data: there is no validation, as it takes 2 pictures to hold one back, got 1"]
+
+
+def test_runs_of_any_seed_hold_back_the_same_pictures(tmp_path):
+    for number in range(12):
+        save(tmp_path / "data" / f"{number}.png", noise_picture(64, 64))
+    data = DataConfig(validation=0.4)
+    runs = [Trainer(tiny_config(seed=seed, data=data), tmp_path / "data", tmp_path / "run") for seed in range(3)]
+    held = [run.validation.names for run in runs if run.validation is not None]
+    assert len(held) == 3 and held[0] == held[1] == held[2]
+    assert held[0] == opened(tmp_path / "data", share=0.4)[1].names  # as the node does
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -223,6 +223,31 @@ def test_pictures_stay_on_their_side_when_others_are_added(tmp_path):
         assert set(old.names) < set(new.names)
 
 
+def test_the_fingerprint_of_a_part_is_that_of_its_own_pictures(tmp_path):
+    names = ["3.png", "7.png"]
+
+    def part() -> Subset:
+        pictures = folder(tmp_path)
+        return Subset(pictures, [pictures.names.index(name) for name in names])
+
+    many(tmp_path, 9)
+    before = part().fingerprint
+    save(tmp_path / "1b.png", noise_picture(30, 30))  # moves the others on
+    assert part().fingerprint == before
+    (tmp_path / "8.png").unlink()
+    assert part().fingerprint == before and part().fingerprint != folder(tmp_path).fingerprint
+    save(tmp_path / "7.png", noise_picture(8, 10))
+    assert part().fingerprint != before
+
+
+def test_the_fingerprint_of_a_part_of_images_is_that_of_their_pixels():
+    image = torch.rand(3, 3, 6, 7)
+    before = Subset(PictureBatch(image), [0, 2]).fingerprint
+    assert Subset(PictureBatch(torch.cat([image[:1], image[2:]])), [0, 1]).fingerprint == before
+    image[2, 0, 0, 0] = 1 - image[2, 0, 0, 0].round()
+    assert Subset(PictureBatch(image), [0, 2]).fingerprint != before
+
+
 def test_small_pictures_are_all_trained_on_and_change_nothing_for_the_others(tmp_path):
     before = split(many(tmp_path, 9), 0.4, 1)[1].names
     for number in range(20):

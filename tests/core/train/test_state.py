@@ -91,6 +91,23 @@ def test_a_state_without_moments_empties_the_optimiser(tmp_path):
     assert not parts[0].optimizer.state
 
 
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_step_of_an_optimiser_comes_back_to_where_it_counts(tmp_path, fused):
+    parts, ema = trained()
+    save(tmp_path / "s.safetensors", parts, ema)
+    # no GPU here: "meta" is a device other than the CPU, and the mark is all that a state has to go by
+    there = parts_of(newborn().to("meta"))
+    for group in there[0].optimizer.param_groups:
+        group["fused"] = fused
+    load(tmp_path / "s.safetensors", there, ema)
+    states = list(there[0].optimizer.state.values())
+    assert len(states) == len(list(there[0].network.parameters()))
+    for state in states:
+        assert state["step"].device.type == ("meta" if fused else "cpu") and state["step"].dtype is torch.float32
+        assert state["exp_avg"].device.type == state["exp_avg_sq"].device.type == "meta"
+
+
 def test_another_config_is_refused_by_the_name_of_what_changed(tmp_path):
     parts, ema = trained()
     save(tmp_path / "s.safetensors", parts, ema)

@@ -8,7 +8,9 @@ import torch
 
 from progressive_upsampling.core.checkpoint import read_checkpoint
 from progressive_upsampling.core.train import loop, setup, step
+from progressive_upsampling.core.train.adversarial import AdversarialConfig
 from progressive_upsampling.core.train.config import LossConfig, PhaseConfig
+from progressive_upsampling.core.train.discriminators import DiscriminatorConfig
 from progressive_upsampling.core.train.history import read_history
 from progressive_upsampling.core.train.learner import Learner, rate_of
 from progressive_upsampling.core.train.loop import Trainer
@@ -95,11 +97,32 @@ def test_patterns_that_fit_nothing_or_freeze_everything_are_refused_at_once(phot
     assert not (tmp_path / "run").exists()
 
 
-def test_parts_that_no_term_reaches_are_refused_by_name(photos, tmp_path):
-    loss = LossConfig(controller=0)
-    config = replace(one_phase(rates={"*": 0.0, "*.controller.*": 1.0}), loss=loss)
-    with pytest.raises(ValueError, match="rates, loss: expected a trained part"):
-        Trainer(config, photos, tmp_path / "run").run()
+@pytest.mark.parametrize(
+    ("changes", "loss"),
+    [
+        ({"rates": {"*": 0.0, "*.controller.*": 1.0}}, LossConfig(controller=0)),
+        ({"rates": {"*": 0.0, "*.denoiser.*": 1.0}, "noisy": 0.0, "stages": 1}, LossConfig(output=0)),
+        # the steps that draw one stage would have nothing
+        ({"rates": {"stages.0.*": 0.0}, "sampled": True}, LossConfig()),
+    ],
+)
+def test_a_phase_in_which_no_term_reaches_what_is_trained_is_refused_before_the_first_step(
+    photos, tmp_path, changes, loss
+):
+    config = tiny_config(phases=(PHASE, replace(PHASE, **changes)), loss=loss)
+    with pytest.raises(ValueError, match="phase 2: rates, loss: expected a trained part"):
+        Trainer(config, photos, tmp_path / "run")
+
+
+@pytest.mark.parametrize("term", ["refine", "blind", "controller", "ssim", "adversarial"])
+def test_frozen_parts_are_no_hindrance_where_one_term_reaches_what_is_trained(photos, tmp_path, term):
+    part = {"controller": "controller", "ssim": "upsampler", "adversarial": "weights"}.get(term, "denoiser")
+    phase = replace(PHASE, stages=1, crop=16, rates={"*": 0.0, f"*.{part}.*": 1.0}, adversarial=term == "adversarial")
+    none = dict.fromkeys(("output", "upsampler", "refine", "blind", "controller"), 0.0)
+    judge = AdversarialConfig(discriminator=DiscriminatorConfig("unet", width=4))
+    config = tiny_config(phases=(phase,), loss=LossConfig(**{**none, term: 1.0}), adversarial=judge)
+    trainer = Trainer(config, photos, tmp_path / "run")
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())
 
 
 def test_a_sampled_phase_runs_every_number_of_stages_and_the_step_decides(photos, tmp_path, monkeypatch):

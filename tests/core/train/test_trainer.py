@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,51 @@ def test_a_run_stopped_while_it_validates_validates_again(photos, held, straight
     assert_same_run(straight, run)
 
 
+@pytest.mark.parametrize("file", [STATE, LAST])
+def test_a_run_that_dies_in_its_last_save_has_its_last_model_after_all(photos, held, straight, tmp_path, file):
+    run = tmp_path / "killed"
+    trainer = Trainer(tiny_config(), photos, run, val=held)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def die(*arguments: object) -> None:
+            if trainer.step == 6 and any(value == run / file for value in arguments if isinstance(value, Path)):
+                trainer.saved = 6  # a dead process saves nothing on its way out
+                raise Stop
+            original(*arguments)
+
+        original = loop.save_state if file == STATE else trainer.task.save
+        patch.setattr(*((loop, "save_state") if file == STATE else (trainer.task, "save")), die)
+        with pytest.raises(Stop):
+            trainer.run()
+    Trainer(tiny_config(), photos, run, val=held).run(resume=True)
+    assert_same_run(straight, run)
+    assert read_checkpoint(run / LAST).provenance["steps"] == 6
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_what_a_validation_done_again_has_found_is_saved_at_once(photos, held, tmp_path, monkeypatch, step):
+    def poll() -> None:
+        if trainer.step == step:
+            raise Stop
+
+    run = tmp_path / "stopped"
+    trainer = Trainer(tiny_config(), photos, run, val=held, poll=poll)
+    with pytest.raises(Stop):
+        trainer.run()
+    state = read_checkpoint(run / STATE).config
+    assert (state["step"], state["best_step"]) == (step, step - 2)
+
+    def no_step(self: Trainer, batches: object) -> None:
+        raise Stop
+
+    monkeypatch.setattr(Trainer, "train_step", no_step)
+    with pytest.raises(Stop) if step < 6 else nullcontext():
+        Trainer(tiny_config(), photos, run, val=held).run(resume=True)
+    state = read_checkpoint(run / STATE).config
+    assert (state["step"], state["best_step"]) == (step, step)
+    assert read_checkpoint(run / BEST).provenance["steps"] == step
+
+
 def test_a_finished_run_is_left_as_it_is(straight, photos, held):
     before = files_of(straight)
     model = Trainer(tiny_config(), photos, straight, val=held).run(resume=True)
@@ -326,6 +372,41 @@ def test_the_count_of_bad_steps_survives_a_stop(photos, tmp_path, monkeypatch):
     assert trainer.step == MAX_BAD_STEPS - 1
 
 
+@pytest.mark.parametrize("how", ["rate", "weights"])
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_model_that_has_diverged_is_called_so(photos, held, tmp_path, how, measured):
+    def spoil_average(done: int, total: int, values: dict[str, float]) -> None:
+        if done == 2:
+            for parameter in trainer.ema.model.parameters():
+                parameter.data.fill_(1e30)
+
+    rate = 1e8 if how == "rate" else 1e-3
+    phase = PhaseConfig(stages=1, steps=40, crop=4, batch=1, learning_rate=rate, warmup=0)
+    config = tiny_config(chain=tiny_chain(1), phases=(phase,), validate_every=3)
+    run, val = tmp_path / "run", held if measured else None
+    trainer = Trainer(config, photos, run, val=val, on_step=spoil_average if how == "weights" else None)
+    told = "training stopped at step 3: the model has diverged.*not finite.*lower learning_rate"
+    with pytest.raises(RuntimeError, match=told):
+        trainer.run()
+    assert read_checkpoint(run / STATE).config["step"] == 3 and len(read_history(run / HISTORY)) == 3
+    if measured:  # a sheet is not made again
+        with pytest.raises(RuntimeError, match=told):
+            Trainer(config, photos, run, val=val).run(resume=True)
+
+
+def test_a_figure_that_is_not_finite_is_never_the_best(photos, held, tmp_path, monkeypatch, caplog):
+    scores = iter([math.nan, 30.0, -math.inf, 29.0, math.nan, 31.0])
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: {"x2": next(scores)})
+    phases = (PhaseConfig(stages=1, steps=4, crop=4, batch=1), PhaseConfig(stages=2, steps=2, crop=4, batch=1))
+    trainer = Trainer(tiny_config(phases=phases, validate_every=1, save_every=1), photos, tmp_path / "run", val=held)
+    best = []
+    trainer.on_step = lambda *_: best.append((trainer.counters.best, trainer.counters.best_step))
+    trainer.run()
+    assert best == [(None, 0), *[(30.0, 2)] * 4, (31.0, 6)]
+    assert [text for text in caplog.messages if "step 3: not taken as the best model: its psnr" in text]
+    assert read_checkpoint(tmp_path / "run" / STATE).config["best"] == 31.0
+
+
 def test_the_best_model_is_kept_and_more_stages_count_for_more(photos, held, tmp_path, monkeypatch):
     scores = iter([30.0, 20.0, 21.0, 20.5])
 
@@ -360,11 +441,6 @@ def test_what_was_said_of_a_run_is_kept_when_it_goes_on(photos, tmp_path):
     with pytest.raises(Stop):
         trainer.run(resume=True)
     assert trainer.about == About(recipe="mine", licence="MIT")
-
-
-def test_a_trial_takes_time_and_writes_nothing(photos, tmp_path):
-    trainer = Trainer(tiny_config(), photos, tmp_path / "run")
-    assert all(trainer.trial(phase) > 0 for phase in range(3)) and not (tmp_path / "run").exists()
 
 
 def test_half_precision_that_cannot_learn_is_refused(photos, tmp_path):

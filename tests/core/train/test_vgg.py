@@ -12,7 +12,13 @@ from torch import nn
 from progressive_upsampling.core.checkpoint import CheckpointError
 from progressive_upsampling.core.cli import main
 from progressive_upsampling.core.imagenet import MEAN, STD
-from progressive_upsampling.core.train.perceptual import PerceptualConfig, PerceptualLoss, _reference, perceptual_loss
+from progressive_upsampling.core.train.perceptual import (
+    PerceptualConfig,
+    PerceptualLoss,
+    _reference,
+    perceptual_loss,
+    same_trunk,
+)
 from progressive_upsampling.core.train.vgg import (
     CAFFE_MEAN,
     LAYERS,
@@ -302,6 +308,27 @@ def test_without_a_file_the_trunk_is_random_and_called_so(caplog):
         loss = perceptual_loss(PerceptualConfig({"conv2_2": 1.0}, seed=5))
     assert loss.label == "random VGG19, seed 5, not trained" and loss.label in caplog.text
     assert len(loss.trunk.layers) == 4  # no deeper than needed
+
+
+def test_labels_are_alike_where_the_weights_and_layers_are_and_not_by_the_file(tmp_path):
+    labels = {}
+    for name, seed, depth in [("a", 5, 5), ("b (12345678), to x", 5, 5), ("c", 6, 5), ("d", 5, 3), ("e", 5, 8)]:
+        torch.manual_seed(seed)
+        file_of(plain_vgg(depth), tmp_path / f"{name}.safetensors")
+        config = PerceptualConfig({"conv1_2": 1.0, "conv2_2": 0.1})
+        labels[name[0]] = perceptual_loss(config, tmp_path / f"{name}.safetensors").label
+    labels["random"] = perceptual_loss(PerceptualConfig({"conv1_2": 1.0})).label
+    assert labels["a"] != labels["b"] and same_trunk(labels["a"], labels["b"])
+    others = ["a", "c", "d", "e", "random"]
+    assert all(same_trunk(labels[i], labels[j]) is (i == j) for i in others for j in others)
+    assert not same_trunk(labels["a"], "") and same_trunk("", "")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**25, 1.0])
+def test_a_seed_of_the_random_trunk_that_cannot_be_is_refused(seed):
+    with pytest.raises((TypeError, ValueError), match=r"^seed: expected an integer in 0\.\."):
+        PerceptualConfig(seed=seed)
+    assert len(perceptual_loss(PerceptualConfig({"conv1_1": 1.0}, seed=2**32 - 1)).layers) == 1
 
 
 @pytest.mark.parametrize("layers", [{}, {"conv1_1": 0.0}, {"conv6_1": 1.0}, {"conv1_1": -1.0}])
