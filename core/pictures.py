@@ -37,7 +37,7 @@ _KEPT_TAGS = (0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x
 _MODES_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _PPM_HEAD = re.compile(rb"P[36](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}")  # width, height and, last, the value of white
-_FILTERS = threading.Lock()  # all threads have one list of warning filters: whoever changes it is alone
+WARNING_FILTERS = threading.RLock()  # all threads have one list of them: whoever changes it is alone
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -67,7 +67,7 @@ def read_picture(path: str | Path) -> Picture:
     if not data:
         raise PictureError(f"{path}: the file is empty")
     try:
-        with _FILTERS, warnings.catch_warnings():
+        with WARNING_FILTERS, warnings.catch_warnings():
             # Pillow warns of its own accord at half the size that it refuses, and of odd metadata. Only it is
             # silenced: other threads' warnings go on.
             warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,10 @@ from torch import Tensor
 
 from ..checks import check_image, check_integer, check_number
 from ..picture_format import READABLE
-from ..pictures import PictureError, PictureWarning, read_picture
+from ..pictures import WARNING_FILTERS, PictureError, PictureWarning, read_picture
 from .picture_files import picture_files
 
 log = logging.getLogger(__name__)
-
-# The trainer validates while its reader draws crops, and silencing warnings changes the filters of all threads.
-_DECODING = threading.Lock()
 
 
 class Pictures(Protocol):
@@ -147,7 +143,7 @@ class PictureFolder:
         kept = self._kept.get(index)
         if kept is not None:
             return kept
-        with _DECODING:
+        with WARNING_FILTERS:  # the trainer validates while its reader draws crops, and decoding silences warnings
             if index in self._kept:  # another thread was first
                 return self._kept[index]
             if index in self._damaged:
@@ -189,7 +185,7 @@ class PictureFolder:
 
     def _size_of(self, path: Path) -> tuple[int, int] | None:
         try:
-            with _DECODING, warnings.catch_warnings():
+            with WARNING_FILTERS, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's own, of size and odd metadata
                 with Image.open(path) as picture:
                     return picture.height, picture.width

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from progressive_upsampling.core.pictures import PictureError
+from progressive_upsampling.core.pictures import PictureError, read_picture
 from progressive_upsampling.core.train.pictures import PictureBatch, PictureFolder, Pictures, Subset, split
 
 from .conftest import noise_picture, save
@@ -121,6 +121,8 @@ def test_threads_that_decode_at_once_leave_the_filters_of_warnings_and_the_budge
     before = list(warnings.filters)
     pictures = folder(tmp_path, memory=5 * 3 * 40 * 40)
     threads = [threading.Thread(target=lambda: [pictures[i] for i in range(12)]) for _ in range(4)]
+    save(elsewhere := tmp_path.with_suffix(".png"), noise_picture(40, 40))
+    threads += [threading.Thread(target=lambda: [read_picture(elsewhere) for _ in range(30)]) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
