@@ -14,6 +14,7 @@ from progressive_upsampling.core.dynamic_weights import DynamicWeightsConfig
 from progressive_upsampling.core.residual import SkipWeightsConfig
 from progressive_upsampling.core.stage import StageConfig
 from progressive_upsampling.core.train.config import PhaseConfig, TrainConfig
+from progressive_upsampling.core.train.loop import Trainer
 from progressive_upsampling.core.unet import UNetConfig
 
 
@@ -71,3 +72,10 @@ def photos(tmp_path: Path) -> Path:
 def held(photos: Path) -> Path:
     """The same pictures in a folder of their own, to validate with."""
     return Path(shutil.copytree(photos, photos.with_name("held")))
+
+
+@pytest.fixture
+def straight(photos, held, tmp_path) -> Path:
+    """The run of `tiny_config`, uninterrupted."""
+    Trainer(tiny_config(), photos, tmp_path / "straight", val=held).run()
+    return tmp_path / "straight"
