@@ -17,6 +17,7 @@ from progressive_upsampling.nodes import _runtime, load_model
 from progressive_upsampling.nodes.load_model import LoadModel
 from progressive_upsampling.nodes.progressive_upscale import ProgressiveUpscale
 from progressive_upsampling.nodes.save_model import SaveModel
+from progressive_upsampling.nodes.train import Train
 from progressive_upsampling.nodes.upsample import Upsample
 
 from .conftest import call
@@ -122,8 +123,18 @@ def test_upsample_reads_a_changed_file_again(model_folder: Path) -> None:
     assert mark(checkpoint="gone.safetensors") != mark(checkpoint="gone.safetensors")  # never taken as unchanged
 
 
+def test_train_measures_again_with_a_changed_file(model_folder: Path) -> None:
+    path = model_folder / "squeezenet.safetensors"
+    path.write_bytes(b"one")
+    before = Train.fingerprint_inputs(squeezenet=path.name, steps=1)
+    assert before == Train.fingerprint_inputs(squeezenet=path.name, steps=1)
+    path.write_bytes(b"another")
+    assert Train.fingerprint_inputs(squeezenet=path.name, steps=1) != before
+    assert Train.fingerprint_inputs(squeezenet="none") == Train.fingerprint_inputs(squeezenet="none")
+
+
 def test_a_name_that_comes_through_a_link_does_not_make_the_node_run_again() -> None:
-    for node, name in ((LoadModel, "model_name"), (Upsample, "checkpoint")):
+    for node, name in ((LoadModel, "model_name"), (Upsample, "checkpoint"), (Train, "squeezenet")):
         assert node.fingerprint_inputs(**{name: None}) == node.fingerprint_inputs(**{name: None})  # what ComfyUI tells
 
 

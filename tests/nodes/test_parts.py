@@ -336,6 +336,16 @@ def test_a_precision_that_the_device_has_not_is_refused_by_its_name(picture: Pic
         call(node, **image, model=chain, precision="fp16")
 
 
+def test_without_a_sigma_map_there_is_no_noise_and_a_blind_estimate_is_refused(picture: Picture, chain: Any) -> None:
+    noisy, known = picture(), picture(seed=1)
+    common = {"noisy_image": noisy, "detail": 1.0, "model": chain, "precision": "fp32"}
+    (without,) = call(AttnUNetDenoise, conditioning=known, **common)
+    (zero,) = call(AttnUNetDenoise, conditioning=known, sigma_map=torch.zeros(1, 21, 34), **common)
+    assert torch.equal(without, zero)
+    with pytest.raises(ValueError, match=r"^sigma_map: expected how strong the noise is, .* got none"):
+        call(AttnUNetDenoise, **common)
+
+
 def test_fuse_names_the_image_of_other_channels(picture: Picture) -> None:
     with pytest.raises(ValueError, match=r"^image_3: expected 4 channels as image_1, got 3"):
         call(MultiScaleFuse, image_3=picture(), image_1=picture(channels=4), image_2=picture(channels=4))
