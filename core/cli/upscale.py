@@ -34,6 +34,7 @@ from .models import Model, load_model, pick_device
 from .pipeline import Job, Loaded, grouped, run_pipeline
 
 _MASK = "--detail-mask"
+Named = dict[str, str]  # what a command reads and writes, in words, by its real path
 _OF_CHAINS = ("strength", "detail", "steps", "detail_mask", "skip")  # options that single networks have no use for
 
 
@@ -61,23 +62,23 @@ def run(args: argparse.Namespace, console: Console) -> int:
         if source.is_dir():
             raise ValueError("--compare: expected one picture as INPUT, got a folder")
         check_output(args.compare)
-    _check_distinct(args, jobs)
+    named = _check_distinct(args, jobs)
     with folders_for_output(folders):
         if source.is_dir():
-            return _folder(jobs, args, settings, device, console)
+            return _folder(jobs, args, settings, named, device, console)
         # a bad picture is said before the model is waited for
         check_output(target)
         picture = read_picture(source)
         if args.scale or args.size:
             check_output(target, _target_size(picture.image.shape[-2:], args, 0.0), picture)
         model = _model(args, device, console)
-        for write in _work([Loaded(jobs[0], picture)], model, args, settings, console, source.name):
+        for write in _work([Loaded(jobs[0], picture)], model, args, settings, named, console, source.name):
             write()
     return 0
 
 
-def _check_distinct(args: argparse.Namespace, jobs: list[Job]) -> None:
-    """Nothing that is written may take the place of something that is read, or written too."""
+def _check_distinct(args: argparse.Namespace, jobs: list[Job]) -> Named:
+    """Nothing that is written may take the place of something that is read, or written too; what there is of both."""
     taken = {os.path.realpath(job.source): f"{job.source} (INPUT)" for job in jobs}
     if args.detail_mask:
         taken[os.path.realpath(args.detail_mask)] = _MASK
@@ -85,6 +86,7 @@ def _check_distinct(args: argparse.Namespace, jobs: list[Job]) -> None:
         other = taken.setdefault(os.path.realpath(path), option) if path else option
         if other != option:
             raise PictureError(f"{path}: {option} is {other} itself; choose another name")
+    return taken
 
 
 def _model(args: argparse.Namespace, device: torch.device, console: Console) -> Model:
@@ -97,7 +99,12 @@ def _model(args: argparse.Namespace, device: torch.device, console: Console) -> 
 
 
 def _folder(
-    jobs: list[Job], args: argparse.Namespace, settings: dict[str, Any], device: torch.device, console: Console
+    jobs: list[Job],
+    args: argparse.Namespace,
+    settings: dict[str, Any],
+    named: Named,
+    device: torch.device,
+    console: Console,
 ) -> int:
     model = _model(args, device, console)
     begun: set[Job] = set()
@@ -105,7 +112,8 @@ def _folder(
 
     def work(batch: list[Loaded]) -> list[Callable[[], None]]:
         begun.update(found.job for found in batch)
-        return _work(batch, model, args, settings, console, f"{batch[-1].job.source.name} ({len(begun)}/{len(jobs)})")
+        label = f"{batch[-1].job.source.name} ({len(begun)}/{len(jobs)})"
+        return _work(batch, model, args, settings, named, console, label)
 
     def failed(job: Job, error: ValueError) -> None:
         nonlocal failures
@@ -129,6 +137,7 @@ def _work(
     model: Model,
     args: argparse.Namespace,
     settings: dict[str, Any],
+    named: Named,
     console: Console,
     label: str,
 ) -> list[Callable[[], None]]:
@@ -149,20 +158,22 @@ def _work(
     seconds = (time.monotonic() - started) / len(batch)
 
     def write(number: int, found: Loaded) -> None:
-        _write(found, [stage[number : number + 1] for stage in stages], model, args)
+        _write(found, [stage[number : number + 1] for stage in stages], model, args, named)
         before, after = _by(found.picture.image.shape), _by(stages[-1].shape)
         console.note(f"{found.job.target}: {before} to {after} pixels in {seconds:.1f} s")
 
     return [partial(write, number, found) for number, found in enumerate(batch)]
 
 
-def _write(found: Loaded, stages: list[Tensor], model: Model, args: argparse.Namespace) -> None:
+def _write(found: Loaded, stages: list[Tensor], model: Model, args: argparse.Namespace, named: Named) -> None:
     image = found.picture.image
     if args.save_stages:
-        for number, stage in enumerate(stages, 1):
-            height, width = stage.shape[-2:]
-            name = f"{found.job.source.stem}_stage{number}_{width}x{height}.png"
-            write_picture(Path(args.save_stages) / name, stage, found.picture)
+        paths = [_stage_path(found.job, number, stage, args) for number, stage in enumerate(stages, 1)]
+        for path in paths:
+            if other := named.get(os.path.realpath(path)):
+                raise PictureError(f"{path}: --save-stages would write over {other}; choose another folder")
+        for path, stage in zip(paths, stages, strict=True):
+            write_picture(path, stage, found.picture)
     write_picture(found.job.target, stages[-1], found.picture)
     if args.compare:
         panels = {
@@ -171,6 +182,10 @@ def _write(found: Loaded, stages: list[Tensor], model: Model, args: argparse.Nam
             f"{model.name} {_by(stages[-1].shape)}": stages[-1],
         }
         write_picture(args.compare, compare(panels))
+
+
+def _stage_path(job: Job, number: int, stage: Tensor, args: argparse.Namespace) -> Path:
+    return Path(args.save_stages) / f"{job.source.stem}_stage{number}_{_by(stage.shape)}.png"
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

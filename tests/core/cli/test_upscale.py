@@ -136,6 +136,29 @@ def test_stages_are_saved(run, picture, chain_file, tmp_path):
     assert (stages / "photo_stage2_141x99.png").read_bytes() == out.read_bytes()
 
 
+@pytest.mark.parametrize("taken", ["INPUT", "OUTPUT", "--compare", "link"])
+def test_no_stage_takes_the_place_of_anything_named(run, picture, chain_file, tmp_path, taken):
+    source, stages = tmp_path / "in" / "photo_stage1_8x8.png", tmp_path / "in"
+    write_picture(source, torch.rand(1, 3, 4, 4))
+    stage = stages / "photo_stage1_8x8_stage1_8x8.png"
+    out, options = tmp_path / "out.png", []
+    if taken == "INPUT":  # the one stage of a picture called so gets its own name
+        source, stage = source.rename(stages / "photo.png"), source
+        stage.symlink_to(source)
+    elif taken == "OUTPUT":
+        out = stage
+    elif taken == "--compare":
+        options = ["--compare", stage]
+    else:
+        out = stages / "link.png"
+        stage.symlink_to(out)
+    before = {name: (stages / name).read_bytes() for name in files(stages) if (stages / name).exists()}
+    options += ["--model", chain_file, "--scale", "2", "--save-stages", stages]
+    status, _, err = run("upscale", source, out, *options)
+    assert status == 1 and stage.name in err and "--save-stages" in err
+    assert {name: (stages / name).read_bytes() for name in files(stages) if (stages / name).exists()} == before
+
+
 def test_a_comparison_sheet_is_written(run, picture, chain_file, tmp_path):
     sheet = tmp_path / "sheet.png"
     assert (

@@ -158,6 +158,16 @@ def test_no_result_of_a_folder_takes_the_place_of_the_mask(run, picture, tmp_pat
     assert (tmp_path / mask).read_bytes() == kept
 
 
+def test_no_stage_takes_the_place_of_another_input(run, picture, chain_file, tmp_path):
+    other = picture.with_name("photo_stage1_94x66.png")
+    write_picture(other, torch.rand(1, 3, 7, 5))
+    before = other.read_bytes()
+    options = ["--model", chain_file, "--scale", "2", "--save-stages", picture.parent]
+    status, _, err = run("upscale", picture.parent, tmp_path / "out", *options)
+    assert status == 1 and other.name in err and "1 of 2" in err
+    assert other.read_bytes() == before and files(tmp_path / "out") == [other.name]
+
+
 def test_a_picture_that_memory_does_not_hold_is_named_and_the_others_are_done(run, tmp_path, monkeypatch):
     source = tmp_path / "in"
     source.mkdir()
