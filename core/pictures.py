@@ -37,6 +37,8 @@ _KEPT_TAGS = (0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x
 _MODES_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _PPM_HEAD = re.compile(rb"P[36](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}")  # width, height and, last, the value of white
+_AV1_HEAD = re.compile(rb"av1C\x81.(.)", re.DOTALL)  # its second bit is high_bitdepth (AV1-ISOBMFF, 2.3.3)
+_JPEG_2000_HEAD = re.compile(rb"\xff\x4f\xff\x51.{38}(.)", re.DOTALL)  # Ssiz of the first component (T.800, A.5.1)
 WARNING_FILTERS = threading.RLock()  # all threads have one list of them: whoever changes it is alone
 
 
@@ -103,7 +105,7 @@ def _decode(data: bytes) -> tuple[Picture, list[str]]:
                 _scale_key(file, data[24])
             samples, top, icc = _samples(file, icc)
             if top == 255 and _is_deep(file, data):
-                notes.append(f"this kind of 16-bit {file.format} is read with 8 bits")
+                notes.append(f"this kind of {file.format} of more than 8 bits is read with 8")
     samples = _turned(samples, orientation)
     grey = samples.shape[2] < 3
     if samples.shape[2] == 2:  # networks see RGB, alpha is the fourth channel
@@ -114,9 +116,17 @@ def _decode(data: bytes) -> tuple[Picture, list[str]]:
 
 
 def _is_deep(file: Image.Image, data: bytes) -> bool:
-    """Whether a TIFF or PPM file holds more than 8 bits a sample."""
-    head = _PPM_HEAD.match(data) if file.format == "PPM" else None
-    return max(_tiff_tags(file).get(_BITS, ()), default=8) > 8 or (head is not None and int(head[1]) > 255)
+    """Whether a file of a format that Pillow may read with less holds more than 8 bits a sample."""
+    match file.format:
+        case "PPM":
+            head = _PPM_HEAD.match(data)
+            return head is not None and int(head[1]) > 255
+        case "AVIF":
+            return any(head[1][0] & 0x40 for head in _AV1_HEAD.finditer(data))
+        case "JPEG2000":
+            head = _JPEG_2000_HEAD.search(data)
+            return head is not None and (head[1][0] & 0x7F) >= 8  # stored less 1, the sign above it
+    return max(_tiff_tags(file).get(_BITS, ()), default=8) > 8
 
 
 def _tiff_tags(file: Image.Image) -> Mapping[int, Any]:

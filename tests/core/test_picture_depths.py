@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from progressive_upsampling.core.pictures import PictureWarning, read_picture
 
@@ -82,7 +83,7 @@ def test_the_transparent_grey_of_a_png_of_few_bits_is_found(tmp_path, bits, row,
 def test_colour_of_more_than_8_bits_in_a_ppm_file_is_said_to_be_lost(tmp_path, head):
     samples = b"0 1 2 256 128 3" if head.startswith(b"P3") else np.arange(6, dtype=">u2").tobytes()
     (tmp_path / "x.ppm").write_bytes(head + samples)
-    with pytest.warns(PictureWarning, match="16-bit PPM is read with 8 bits"):
+    with pytest.warns(PictureWarning, match="PPM of more than 8 bits is read with 8"):
         assert read_picture(tmp_path / "x.ppm").bits == 8
 
 
@@ -92,6 +93,44 @@ def test_of_other_ppm_files_nothing_is_lost_and_nothing_said(tmp_path, head):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_picture(tmp_path / "x.ppm")
+
+
+def coded(kind: str, deep: bool) -> bytes:
+    """A picture in a format that Pillow reads with 8 bits but cannot write with more, its head changed to say so."""
+    file, values = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (32, 40, 3), np.uint8)
+    Image.fromarray(values).save(file, kind)
+    data = bytearray(file.getvalue())
+    if kind == "JPEG2000":
+        first = data.index(b"\xff\x51") + 40
+        data[first : first + 9 : 3] = bytes([11 if deep else 7]) * 3  # the depth of each component, less 1
+    elif deep:  # as a second image's head is, an alpha channel's for one
+        data += struct.pack(">I", 20) + b"freeav1C\x81\x0c\x40\x00\0\0\0\0"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
+def test_depth_of_modern_formats_is_said_to_be_lost(tmp_path, kind):
+    if not features.check({"AVIF": "avif", "JPEG2000": "jpg_2000"}[kind]):
+        pytest.skip(f"this Pillow has no {kind}")
+    (tmp_path / "x.bin").write_bytes(coded(kind, deep=True))
+    with pytest.warns(PictureWarning, match=f"{kind} of more than 8 bits is read with 8"):
+        assert read_picture(tmp_path / "x.bin").bits == 8
+    (tmp_path / "x.bin").write_bytes(coded(kind, deep=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_picture(tmp_path / "x.bin")
+
+
+def test_grey_jpeg_2000_keeps_16_bits(tmp_path):
+    if not features.check("jpg_2000"):
+        pytest.skip("this Pillow has no JPEG 2000")
+    values = np.arange(32 * 40, dtype=np.uint16).reshape(32, 40) * 50
+    Image.fromarray(values).save(tmp_path / "x.jp2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = read_picture(tmp_path / "x.jp2")
+    assert picture.bits == 16
+    np.testing.assert_array_equal((picture.image[0, 0] * 65535).round().numpy(), values)
 
 
 def test_reading_in_several_threads_leaves_warnings_as_they_were(tmp_path):
