@@ -28,6 +28,7 @@ from progressive_upsampling.core.noise import inject_noise
 from progressive_upsampling.core.train.adversarial import AdversarialConfig
 from progressive_upsampling.core.train.config import LossConfig, TrainConfig
 from progressive_upsampling.core.train.data_config import DataConfig
+from progressive_upsampling.core.train.degradation import RealisticConfig
 from progressive_upsampling.core.train.discriminators import DiscriminatorConfig
 from progressive_upsampling.core.train.loop import Trainer
 from progressive_upsampling.core.train.perceptual import PerceptualConfig
@@ -57,6 +58,7 @@ class Variant:
     perceptual: PerceptualConfig = SHALLOW
     data: DataConfig = AS_IT_IS
     vgg: bool = False
+    degraded: bool = False  # whether it is measured on inputs that are degraded realistically
 
 
 def variants(has_vgg: bool) -> Iterator[Variant]:
@@ -105,7 +107,10 @@ def variants(has_vgg: bool) -> Iterator[Variant]:
     yield Variant("data", "colour jitter 0.5", data=DataConfig(jitter=0.5))
     yield Variant("data", "mixup 0.5", data=DataConfig(mixup=0.5))
     yield Variant("data", "CutBlur 0.5", data=DataConfig(cutblur=0.5))
-    yield Variant("data", "realistic", data=DataConfig(degradation="realistic"))
+    realistic = DataConfig(degradation="realistic")
+    yield Variant("data", "realistic", data=realistic)
+    yield Variant("degraded", "L1 alone", degraded=True)
+    yield Variant("degraded", "realistic", data=realistic, degraded=True)
 
 
 def trained(variant: Variant, args: argparse.Namespace) -> tuple[Chain, float]:
@@ -145,15 +150,16 @@ def trained(variant: Variant, args: argparse.Namespace) -> tuple[Chain, float]:
 
 @torch.no_grad()
 def measured(
-    model: Chain, stages: int, args: argparse.Namespace, distance: PerceptualDistance | None
+    model: Chain, variant: Variant, args: argparse.Namespace, distance: PerceptualDistance | None
 ) -> dict[str, float]:
     """Mean figures of a model on the validation pictures."""
+    stages, realistic = variant.stages, RealisticConfig() if variant.degraded else None
     pictures, factor = PictureFolder(args.val, 1 << 30), 2**stages
     sums: dict[str, float] = {}
     indices = large_enough(pictures, factor, 13)
     indices = indices[:: max(len(indices) // PICTURES, 1)][:PICTURES]
     for index in indices:
-        shown = subject(pictures, index, tuple(2**k for k in range(1, stages + 1)), SIDE)
+        shown = subject(pictures, index, tuple(2**k for k in range(1, stages + 1)), SIDE, realistic)
         truth = shown.targets[-1]
         for detail in (0.0, 1.0):
             output = model(shown.input, factor, detail=detail, steps=1, seed=0)
@@ -202,7 +208,7 @@ def main() -> None:
         if args.only and not re.search(args.only, f"{variant.group}: {variant.name}"):
             continue
         model, seconds = trained(variant, args)
-        values = measured(model, variant.stages, args, distance)
+        values = measured(model, variant, args, distance)
         values["seconds per step"] = seconds / args.steps
         group = results.setdefault(variant.group, {})
         columns = [name for name in values if name != "seconds per step"]
