@@ -60,7 +60,7 @@ def evaluate_denoising(
     picture, so that a picture's figures do not depend on which others are measured.
 
     Args:
-        folder: folder of pictures (PNG, JPEG, WebP, BMP, TIFF), not its subfolders; grey ones are repeated to RGB.
+        folder: folder of pictures, not its subfolders; grey ones are repeated to RGB.
         sigma: standard deviation of the noise, in levels of 0..255.
         methods: name to function of (noisy image `[1, 3, H, W]` float32 on the CPU, sigma in units of the 0..1 image)
             to `[1, 3, H, W]` on any device. "noisy", the picture as it is with its noise, is always there.

@@ -48,10 +48,11 @@ class Model:
         """The image after every stage.
 
         Args:
-            image: `[1, C, H, W]` in 0..1.
+            image: `[B, C, H, W]` in 0..1.
             size: (height, width) of the result.
             tile, dtype, on_step: as for `Chain`.
-            **settings: the other settings of a chain (seed, strength, detail, steps, skip); nothing else has them.
+            **settings: the other settings of a chain (seed, strength, detail, detail_mask, steps, skip); nothing else
+                has them.
 
         Returns:
             One image a stage on the device of `image`, the last of the target size; a single network and an

@@ -14,8 +14,9 @@ from types import FrameType
 
 import torch
 
-from ..chain import Chain
+from ..chain import Chain, ChainConfig
 from ..checkpoint import bundled, resolve
+from ..denoiser import Denoiser
 from ..denoiser_file import load_denoiser
 from ..perceptual_distance import PerceptualDistance
 from ..squeezenet import load_squeezenet
@@ -68,6 +69,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"{out}: holds a run; go on with --resume, or choose another folder with --out")
     config, recipe = _config(args)
     begun = args.resume and (out / STATE).exists()
+    given = config.chain
     config, init = _gone_on(config, out) if begun else _started(config, args.init)
     if args.steps is not None:
         config = config.scaled(args.steps)
@@ -77,6 +79,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     about = About(**_given(recipe=recipe, init=Path(config.init).stem or None, **told))
     with joined(pick_device(args.device)) as (world, device):
         console = console if world.first else console.silent()
+        if isinstance(init, Chain) and given not in (ChainConfig(), config.chain):
+            console.note("warning: config: its chain is not used, as the run starts from one that has its own config")
         trunk = None if args.squeezenet is None else load_squeezenet(args.squeezenet)
         distance = None if trunk is None else PerceptualDistance(trunk).to(device)
         with _warnings_to(console):
@@ -157,8 +161,15 @@ def _started(config: TrainConfig, asked: str | None) -> tuple[TrainConfig, Model
     if not name:
         return replace(config, init=""), None
     init = load_init(name)
+    wanted = "upsampler" if config.upsampler is not None else "denoiser" if config.denoiser is not None else None
+    kind = "chain" if isinstance(init, Chain) else "denoiser" if isinstance(init, Denoiser) else "upsampler"
+    if wanted not in (None, kind):
+        raise ValueError(f"init: expected one {wanted}, as the run trains one, got the {kind} {name}")
     told = name if name in bundled() else str(resolve(name).resolve())
-    return replace(config.starting_from(config_of(init)), init=told), init
+    try:
+        return replace(config.starting_from(config_of(init)), init=told), init
+    except ValueError as error:
+        raise ValueError(f"init: the {kind} {name} is not what this run is for: {error}") from None
 
 
 def _gone_on(config: TrainConfig, out: Path) -> tuple[TrainConfig, Model | None]:

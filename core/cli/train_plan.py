@@ -8,7 +8,7 @@ from ..chain import Chain
 from ..train.hardware import describe, peak_memory
 from ..train.loop import Trainer
 from ..train.pictures import Pictures
-from ..train.trial import trial
+from ..train.trial import not_kept, trial
 from ..unet import parameter_count
 from .console import columns
 
@@ -57,7 +57,8 @@ def _memory(trainer: Trainer) -> str:
     folders = (trainer.sampler.pictures, trainer.validation)
     pictures = min(sum(folder.bytes for folder in folders if folder is not None), trainer.config.data.memory)
     peak = peak_memory(trainer.device)
-    decoded = f"{_gigabytes(pictures)} of decoded pictures"
+    beyond = f"; the other {not_kept(trainer):.0%} of them are decoded at each use" if not_kept(trainer) else ""
+    decoded = f"{_gigabytes(pictures)} of decoded pictures{beyond}"
     if peak is None:
         return f"{decoded}, and what the networks take, which this system does not tell"
     where = "of the GPU at the peak" if trainer.device.type == "cuda" else "at the peak of these steps"

@@ -48,7 +48,7 @@ class AdversarialConfig:
 
 
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor], kind: str = "relativistic") -> Tensor:
-    """What the discriminator minimises, with sp = softplus and C = its loss for one logit.
+    """What the discriminator minimises, with sp = softplus, r a real logit and f one of a result.
 
     - "vanilla" (Goodfellow 2014): sp(−r) + sp(f).
     - "hinge" (Lim 2017, Miyato 2018): relu(1 − r) + relu(1 + f).

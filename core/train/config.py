@@ -49,7 +49,8 @@ class LossConfig:
         judge: which result of a stage the terms on pictures (ssim to feature_matching) see: "output", the one of
             least error that detail 0 shows, or "refined", an estimate from noise as detail 1 shows it. Detail 0 is
             then left to the pixel losses, and no gradient passes from one stage to another.
-        channel: what the pixel loss sees: "rgb", or "y", the luma of BT.601 in 0..1, for networks that see no more.
+        channel: what the pixel loss sees: "rgb", or "y", the luma of BT.601 in 16/255..235/255, for networks that see
+            no more.
     """
 
     output: float = 1.0
@@ -94,8 +95,9 @@ class TrainConfig:
     """A whole run.
 
     Attributes:
-        chain: the model; of no effect where `upsampler` or `denoiser` is given. Its `back_projection` becomes false
-            where `data.degradation` is "realistic": the result would be brought back to the noise of its input.
+        chain: the model; of no effect where `upsampler` or `denoiser` is given, or the run starts from a chain, whose
+            own config it keeps. Its `back_projection` becomes false where `data.degradation` is "realistic": the
+            result would be brought back to the noise of its input.
         upsampler: a single network to train in place of a chain, as `core.build_upsampler` takes it. It has one
             stage, and of the loss terms those of a stage's result alone.
         denoiser: a single denoiser to train in place of a chain, for blind use. It has one stage, and of the loss

@@ -6,17 +6,24 @@ same weights at every step, and only the first writes. A run of one process goes
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
+# buffers (singular vectors) follow from the weights; torch has called this by two names
+_NO_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _ARGUMENTS else "broadcast_buffers": False
+}
 TIMEOUT = timedelta(minutes=30)  # the others wait while the first writes, on a slow disk, too
 
 
@@ -41,8 +48,8 @@ class World:
         """The module, with its gradients averaged over the processes in the backward pass."""
         if self.size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
             return module
-        # buffers (singular vectors) follow from the weights, and not all weights take part in every step
-        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+        # not all weights take part in every step
+        return DistributedDataParallel(module, find_unused_parameters=True, **_NO_BUFFERS)
 
     def mean(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
         """Figures averaged over the processes, which must all have the same names."""

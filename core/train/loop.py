@@ -39,7 +39,7 @@ from .showcase import Showcase
 from .state import Counters, read_state, remove_leftovers, restore, save_state
 from .step import Stepper
 from .task import Model, check_fits, task_of, trainable
-from .validate import fewest_pixels, large_enough, score, validate
+from .validate import measurable, score, validate
 
 MAX_BAD_STEPS = 10
 
@@ -229,7 +229,10 @@ class Trainer:
         factors = self.task.factors(phase.stages)
         self.sampler.fitting(factors[-1], phase.crop)
         if self.validation is not None:
-            large_enough(self.validation, factors[-1], fewest_pixels(factors, pd=self.distance is not None))
+            usable = len(measurable(self.validation, factors, pd=self.distance is not None))
+            if usable < len(self.validation):
+                told = "phase %d: val: %d of %d pictures are measured, the others are too small"
+                log.warning(told, number, usable, len(self.validation))
         shares = self.world.size * phase.accumulate
         if phase.batch < shares:
             told = f"{self.world.size} processes with {phase.accumulate} parts each"

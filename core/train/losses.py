@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..checks import check_choice, check_number
 from ..layout import rgb_to_y
+from ..metrics import SSIM_WINDOW
 
-SSIM_WINDOW = 11  # pixels; Gaussian of sigma 1.5 (Wang 2004)
 EPSILON = 1e-3
 
 

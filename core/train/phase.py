@@ -17,12 +17,12 @@ class PhaseConfig:
     Attributes:
         stages: stages that are run one after the other, each on what the one before really gives.
         steps: optimiser steps.
-        crop: side of the first stage's input in pixels; the last stage sees crop · 2^stages.
+        crop: side of the first stage's input in pixels; the last stage's result has crop · 2^stages.
         batch: crops a step.
         accumulate: parts that the batch of each process is computed in, one after the other; saves memory. What is
             learned stays the same, but for the relativistic loss, whose means are those of a part.
         learning_rate: peak of the schedule.
-        warmup: steps of linear rise before it.
+        warmup: steps of linear rise before it; at most half of the phase's.
         schedule: "cosine" to `final`, "step": times `gamma` after every `step_size` steps, or "constant".
         final: schedule "cosine": it ends at this part of the peak.
         step_size, gamma: schedule "step".
@@ -102,9 +102,10 @@ class PhaseConfig:
         Args:
             step: inside the phase, from 0.
         """
+        warmup = min(self.warmup, self.steps // 2)
         if self.schedule == "step":
-            return stepped(step, self.step_size, self.gamma, self.warmup)
-        return cosine(step, self.steps, self.warmup, self.final if self.schedule == "cosine" else 1.0)
+            return stepped(step, self.step_size, self.gamma, warmup)
+        return cosine(step, self.steps, warmup, self.final if self.schedule == "cosine" else 1.0)
 
     def scaled(self, steps: int) -> PhaseConfig:
         """The phase with another number of steps; warm-up and decay keep their parts of it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .config import TrainConfig
 from .data import MARGIN
-from .pictures import Budget, PictureFolder, Pictures, Subset, split
+from .pictures import Budget, PictureFolder, Pictures, Subset, decodable, split
 from .task import task_of
 from .validate import fewest_pixels
 
@@ -45,6 +45,8 @@ def open_pictures(
     pictures = _opened(data, budget, arguments[0])
     if val is not None:
         validation = _opened(val, budget, arguments[1])
+        if not any(decodable(validation, index) for index in range(len(validation))):
+            raise ValueError(f"{arguments[1]}: none of the pictures of {validation.name} can be decoded")
         if isinstance(pictures, PictureFolder) and isinstance(validation, PictureFolder):
             return _without(pictures, validation, arguments), validation
         return pictures, validation

@@ -175,6 +175,9 @@ class PictureFolder:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PictureWarning)  # frames and EXIF are of no interest here
                 pixels = _pixels(read_picture(self.paths[index]).image[0])
+            if sorted(pixels.shape[:2]) != sorted(self.sizes[index]):  # a camera's turn changes their order
+                found, known = (f"{min(sides)}x{max(sides)} px" for sides in (pixels.shape[:2], self.sizes[index]))
+                raise PictureError(f"{self.paths[index]}: has {found}, and had {known} when the folder was searched")
         except PictureError as error:
             self._damaged[index] = error
             self._skip(str(error))
@@ -300,7 +303,8 @@ def split(pictures: Pictures, share: float, seed: int, side: int = 0) -> tuple[S
 
     Each goes where a hash of its name and the seed says, so that it stays on its side when others come or go. The
     share is met on average; at least one picture is on either side, which may be one that the hash had elsewhere.
-    Small pictures are all trained on, and do not count.
+    Small pictures are all trained on, and do not count; nor do damaged ones that would be held out first, so that one
+    is there to be measured.
 
     Args:
         pictures: at least two that are not small.
@@ -319,13 +323,25 @@ def split(pictures: Pictures, share: float, seed: int, side: int = 0) -> tuple[S
         raise ValueError(f"share: expected a number above 0 and below 1, got {share:g}")
     check_integer(seed, "seed")
     large = [index for index, size in enumerate(pictures.sizes) if min(size) >= side]
+    places = {index: int(_digest(f"{seed} {pictures.names[index]}"), 16) / 2**64 for index in large}
+    large.sort(key=places.__getitem__)
+    while large and not decodable(pictures, large[0]):
+        large.pop(0)
     if len(large) < 2:
         wanted = f"at least 2 of {side}x{side} px or more" if side else "at least 2"
         raise ValueError(f"pictures: expected {wanted}, to hold one out for validation, got {len(large)}")
-    places = {index: int(_digest(f"{seed} {pictures.names[index]}"), 16) / 2**64 for index in large}
-    held = min(max(sum(place < share for place in places.values()), 1), len(large) - 1)
-    chosen = set(sorted(large, key=places.__getitem__)[:held])
+    held = min(max(sum(places[index] < share for index in large), 1), len(large) - 1)
+    chosen = set(large[:held])
     return Subset(pictures, [i for i in range(len(pictures)) if i not in chosen]), Subset(pictures, sorted(chosen))
+
+
+def decodable(pictures: Pictures, index: int) -> bool:
+    """Whether picture `index` can be decoded."""
+    try:
+        pictures[index]
+    except PictureError:
+        return False
+    return True
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:

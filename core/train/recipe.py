@@ -1,4 +1,4 @@
-"""Training recipes: the JSON files beside this module, by which the bundled checkpoints were made."""
+"""Training recipes: the JSON files beside this module; the bundled checkpoints were made by those of their names."""
 
 from __future__ import annotations
 

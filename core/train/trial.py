@@ -21,7 +21,8 @@ def trial(trainer: Trainer, number: int) -> float:
         number: index of the phase.
 
     Returns:
-        seconds of one step, without the making of crops, which goes on beside it.
+        seconds of one step. Crops are made beside it; where their pictures do not fit into memory and are decoded at
+        each use, that may take longer than the step does, and is what counts.
     """
     config = trainer.config
     phase, first = config.phases[number], sum(before.steps for before in config.phases[:number])
@@ -34,9 +35,18 @@ def trial(trainer: Trainer, number: int) -> float:
         trainer.stepper.begin(phase)
         total = 0.0
         for stages in phase.drawn:
+            start = time.perf_counter()
             batches = trainer.batches_of(first, stages)
-            total += sum(part * seconds(trainer, phase, batches, step) for step, part in parts.items() if part)
+            making = (time.perf_counter() - start) * not_kept(trainer)
+            step_time = sum(part * seconds(trainer, phase, batches, step) for step, part in parts.items() if part)
+            total += max(step_time, making)
     return total / len(phase.drawn)
+
+
+def not_kept(trainer: Trainer) -> float:
+    """Part of the decoded pictures that does not fit into `data.memory`, 0..1."""
+    pictures = trainer.sampler.pictures.bytes + (0 if trainer.validation is None else trainer.validation.bytes)
+    return max(1 - trainer.config.data.memory / max(pictures, 1), 0.0)
 
 
 def seconds(trainer: Trainer, phase: PhaseConfig, batches: list[Batch], step: int) -> float:

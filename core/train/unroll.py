@@ -82,12 +82,13 @@ def _noisy_terms(
     names = [name for name in ("refine", "blind") if getattr(loss, name)]
     if not share.noisy or not names:
         return {}
-    if not share.local:
-        return {name: 0.0 * up.mean() for name in names}
+    denoiser = stage.denoiser
+    if not share.local:  # what they would have taught has no gradient here, and is there all the same
+        nothing = 0.0 * torch.stack([value.sum() for value in denoiser.parameters()]).sum()
+        return dict.fromkeys(names, nothing)
     # the noisy paths teach the denoiser, not the upsampler
     y, x = up[share.local].detach(), target[share.local]
     random = StepNoise(share.seed, number, share.noisy, share.noisy_items, y)
-    denoiser = stage.denoiser
     sigma = denoiser.config.sigma_r * training_map(y, random, share.noise)
     noise, eta = random.normal(), random.uniform(*TIME_RANGE)
     terms = {}

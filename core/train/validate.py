@@ -49,6 +49,19 @@ def fewest_pixels(factors: Sequence[int], pd: bool = False) -> int:
     return 2 + math.ceil((SMALLEST if pd else SSIM_WINDOW) / factors[0])
 
 
+def measurable(pictures: Pictures, factors: Sequence[int], pd: bool = False) -> list[int]:
+    """The pictures that every result can be measured of.
+
+    Args:
+        pictures: the set.
+        factors, pd: see `fewest_pixels`.
+
+    Raises:
+        ValueError: there are none.
+    """
+    return large_enough(pictures, factors[-1], fewest_pixels(factors, pd))
+
+
 def presentable(pictures: Pictures, factors: Sequence[int]) -> list[int]:
     """The pictures that samples can be made of: all that are measured, and all that crops are cut from."""
     return large_enough(pictures, factors[-1], min(fewest_pixels(factors), 1 + 2 * MARGIN))
@@ -135,7 +148,7 @@ def validate(
     world = world or World()
     names = [f"x{factor}{suffix}" for factor in factors for suffix in ("", "_ssim", *(["_pd"] if distance else []))]
     totals, count = dict.fromkeys(names, 0.0), 0
-    usable = large_enough(pictures, factors[-1], fewest_pixels(factors, pd=distance is not None))
+    usable = measurable(pictures, factors, pd=distance is not None)
     for index in usable[world.rank :: world.size]:
         if poll is not None:
             poll()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.chain import Chain, ChainConfig
 from progressive_upsampling.core.checkpoint import read_checkpoint
 from progressive_upsampling.core.cli import train
 from progressive_upsampling.core.config import to_dict
@@ -118,3 +119,41 @@ def test_a_single_upsampler_starts_from_a_file_of_one(run, photos, tmp_path):
     made = tmp_path / "a" / "last.safetensors"
     assert run("train", *options, "--out", tmp_path / "b", "--init", made)[0] == 0
     assert load_upsampler(tmp_path / "b" / "last.safetensors").scale == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "init", "words"),
+    [
+        (
+            {"upsampler": {"kind": "espcn", "scale": 2}},
+            "default",
+            "init: expected one upsampler, .* got the chain default",
+        ),
+        (
+            {"upsampler": {"kind": "espcn", "scale": 2}},
+            "denoiser",
+            "init: expected one upsampler, .* the denoiser denoiser",
+        ),
+        ({"denoiser": {}}, "espcn_x2", "init: expected one denoiser, .* got the upsampler espcn_x2"),
+        ({"phases": [{"stages": 2, "steps": 1}]}, "espcn_x2", "init: the upsampler espcn_x2 is not what .* stages 1"),
+    ],
+)
+def test_a_run_of_one_kind_does_not_start_from_another(run, photos, tmp_path, settings, init, words):
+    losses = {
+        name: 0.0 for name in ("upsampler", "refine", "controller", "blind" if "upsampler" in settings else "output")
+    }
+    single = {"loss": {**losses, "blind" if "denoiser" in settings else "output": 1.0}} if len(settings) == 1 else {}
+    (tmp_path / "one.json").write_text(json.dumps({"phases": [{"stages": 1, "steps": 1}], **single, **settings}))
+    options = ["--config", tmp_path / "one.json", "--data", photos, "--init", init, "--out", tmp_path / "run"]
+    status, _, err = run("train", *options)
+    assert status == 1 and re.search(words, err) and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_chain_in_the_config_that_the_run_does_not_take_is_named(run, config, photos, tmp_path, chain_file):
+    settings = json.loads(config.read_text())
+    options = ["--data", photos, "--init", chain_file, "--dry-run"]
+    for chain, said in ((settings.get("chain"), False), (to_dict(ChainConfig(back_projection=True)), True)):
+        (tmp_path / "other.json").write_text(json.dumps(settings | ({"chain": chain} if chain else {})))
+        status, _, err = run("train", "--config", tmp_path / "other.json", *options, "--out", tmp_path / "run")
+        assert status == 0 and ("config: its chain is not used" in err) is said

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import colorsys
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,14 @@ def test_jitter_changes_brightness_contrast_saturation_and_hue():
         assert ratio.min() < 0.8 and ratio.max() > 1.2
     assert bright.min() > 0.4 and bright.max() < 1.6
     assert hue.max() > 0.1
+
+
+def test_hue_is_turned_by_up_to_a_tenth_of_the_circle():
+    red, turns = torch.tensor([255, 0, 0], dtype=torch.uint8).view(3, 1, 1), []
+    for seed in range(200):
+        hue, _, _ = colorsys.rgb_to_hsv(*(colour_jitter(red, 1.0, rng(seed)).flatten() / 255).tolist())
+        turns.append((360 * hue + 180) % 360 - 180)
+    assert -37 < min(turns) < -33 and 33 < max(turns) < 37
 
 
 def test_jitter_keeps_grey_grey():

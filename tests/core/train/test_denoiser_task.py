@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from progressive_upsampling.core.checkpoint import read_checkpoint
-from progressive_upsampling.core.denoiser import DenoiserConfig
+from progressive_upsampling.core.denoiser import Denoiser, DenoiserConfig
 from progressive_upsampling.core.denoiser_file import load_denoiser
 from progressive_upsampling.core.metrics import psnr
 from progressive_upsampling.core.perceptual_distance import PerceptualDistance
@@ -143,6 +143,11 @@ def test_it_goes_on_from_a_model_which_stays_as_it_is(photos, tmp_path):
     model = Trainer(run, photos, tmp_path / "run", init=init).run()
     assert all(map(torch.equal, before, init.parameters()))
     assert not all(map(torch.equal, before, model.parameters()))
+
+
+def test_it_goes_on_from_one_that_was_trained_for_a_chain():
+    assert SMALL.conditioned
+    check_fits(Denoiser(SMALL), config())
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,11 @@ def test_the_smallest_image_works_and_a_smaller_one_is_refused(network):
         network(torch.rand(1, 3, side, side - 1))
 
 
+def test_an_image_is_as_large_as_its_smallest_reduction_needs():
+    assert MultiScaleDiscriminator(4, 3, 1).smallest == 24
+    assert MultiScaleDiscriminator(4, 3, 2).smallest == 47  # whose reduction has 24 pixels a side
+
+
 def test_another_number_of_channels_is_refused():
     with pytest.raises(ValueError, match=r"\[B, 3, H, W\]"):
         UNetDiscriminator(4)(torch.rand(1, 4, 64, 64))
@@ -153,6 +158,11 @@ def test_a_normalised_weight_has_a_largest_singular_value_of_1():
     assert largest(weight) == pytest.approx(1.0, abs=1e-4)
     original = layer.get_parameter("parametrizations.weight.original")
     assert torch.allclose(weight * largest(original), original, atol=1e-3)
+
+
+def test_weights_are_normalised_from_birth_on():
+    for conv in convolutions(PatchDiscriminator(8)):
+        assert largest(conv.weight) == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_norm_is_torchs_own():

@@ -33,3 +33,16 @@ def test_stages_and_steps_have_noise_of_their_own():
     y = images(2)
     drawn = [StepNoise(seed, stage, 2, range(2), y).normal() for seed, stage in ((0, 1), (1, 1), (0, 2))]
     assert not any(torch.equal(drawn[a], drawn[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_levels_are_spread_on_a_log_scale():
+    y = torch.rand(4000, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps = training_map(y, StepNoise(0, 1, 4000, range(4000), y), LEVELS).flatten(1)
+    flat = maps.amax(1)[maps.amin(1) == maps.amax(1)]
+    assert 1800 < len(flat) < 2200 and 0.9 < flat.median() < 1.1  # in the middle of 0.25 and 4 by their logarithms
+
+
+def test_a_quarter_of_the_maps_vary_where_the_picture_does_not():
+    y = torch.full((400, 3, 16, 16), 0.5)
+    maps = training_map(y, StepNoise(0, 1, 400, range(400), y), LEVELS).flatten(1)
+    assert 60 < (maps.amax(1) > 1.01 * maps.amin(1)).sum() < 140

@@ -7,6 +7,7 @@ import pytest
 
 from progressive_upsampling.core.train.data_config import DataConfig
 from progressive_upsampling.core.train.loop import Trainer
+from progressive_upsampling.core.train.phase import PhaseConfig
 from progressive_upsampling.core.train.picture_sets import open_pictures
 from progressive_upsampling.core.train.pictures import PictureFolder, Pictures
 
@@ -49,11 +50,61 @@ def test_folders_apart_are_taken_as_they_are(photos, held, caplog):
 
 
 def test_both_folders_keep_what_they_decode_within_one_budget(photos, held):
-    sizes = [3 * 67 * 83, 3 * 70 * 66]
+    sizes = [size[0] * size[1] * 3 for folder in (photos, held) for size in PictureFolder(folder, 0).sizes[:1]]
     training, validation = open_pictures(photos, held, share=0, memory=sum(sizes))
     assert validation is not None
-    for pictures, index, kept in ((training, 0, True), (validation, 1, True), (training, 1, False)):
+    for pictures, index, kept in ((training, 0, True), (validation, 0, True), (training, 1, False)):
         assert (pictures[index] is pictures[index]) is kept
+
+
+def cut(path: Path) -> Path:
+    """Leaves the picture's head."""
+    path.write_bytes(path.read_bytes()[:300])
+    return path
+
+
+def test_a_picture_held_back_is_one_that_can_be_decoded(tmp_path, caplog):
+    for number in range(8):
+        save(tmp_path / "data" / f"{number}.png", noise_picture(80, 80, number))
+    _, validation = opened(tmp_path / "data", share=0.1)
+    assert validation is not None and len(validation) == 1
+    first = validation.names[0]
+    cut(tmp_path / "data" / first)
+    training, validation = opened(tmp_path / "data", share=0.1)
+    assert validation is not None and len(validation) == 1 and validation.names[0] != first
+    assert first in training.names and first in caplog.text
+    assert validation[0].shape == (80, 80, 3)
+
+
+def test_two_pictures_of_which_one_is_damaged_hold_none_back(tmp_path):
+    for number in range(2):
+        save(tmp_path / "data" / f"{number}.png", noise_picture(80, 80, number))
+    _, validation = opened(tmp_path / "data", share=0.5)
+    assert validation is not None
+    cut(tmp_path / "data" / validation.names[0])
+    with pytest.raises(ValueError, match="pictures: expected at least 2, to hold one out for validation, got 1"):
+        opened(tmp_path / "data", share=0.5)
+
+
+def test_a_validation_folder_of_damaged_pictures_is_refused_before_the_run(photos, tmp_path):
+    for name in ("a.png", "b.png"):
+        cut(save(tmp_path / "held" / name, noise_picture(80, 80)))
+    with pytest.raises(ValueError, match="val: none of the pictures of held can be decoded"):
+        opened(photos, tmp_path / "held")
+    save(tmp_path / "held" / "c.png", noise_picture(80, 80))
+    assert opened(photos, tmp_path / "held")[1] is not None
+
+
+def test_of_validation_pictures_that_are_too_small_the_number_is_said(photos, tmp_path, caplog):
+    for number, side in enumerate((80, 80, 12)):
+        save(tmp_path / "held" / f"{number}.png", noise_picture(side, side))
+    Trainer(
+        tiny_config(phases=(PhaseConfig(stages=1, steps=1, crop=8, batch=1),)),
+        photos,
+        tmp_path / "run",
+        val=tmp_path / "held",
+    )
+    assert "phase 1: val: 2 of 3 pictures are measured, the others are too small" in caplog.messages
 
 
 def test_nothing_left_to_train_on_is_an_error(photos):

@@ -278,3 +278,15 @@ def test_one_picture_cannot_be_split_and_a_share_is_a_part():
     for share in (0, 1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="share: expected"):
             split(two, share, 0)
+
+
+@pytest.mark.parametrize(("size", "fits"), [((40, 64), True), ((64, 40), True), ((40, 60), False), ((20, 32), False)])
+def test_a_picture_that_has_changed_its_size_is_an_error(tmp_path, size, fits):
+    path = save(tmp_path / "a.png", noise_picture(64, 40))
+    pictures = folder(tmp_path, memory=0)
+    save(path, noise_picture(*size))
+    if fits:
+        assert pictures[0].shape[:2] == size
+        return
+    with pytest.raises(PictureError, match=rf"a\.png: has {min(size)}x{max(size)} px, and had 40x64 px"):
+        pictures[0]

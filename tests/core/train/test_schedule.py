@@ -69,3 +69,11 @@ def test_the_average_is_apart_from_the_model_and_takes_no_gradient():
     with torch.no_grad():
         model.weight.zero_()
     assert ema.model.weight.any()
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
+def test_a_phase_shorter_than_its_warm_up_reaches_its_peak_half_way(schedule):
+    phase = PhaseConfig(stages=1, steps=60, warmup=100, schedule=schedule)
+    shares = [phase.share_at(step) for step in range(60)]
+    assert shares[29] == 1 and shares[28] == pytest.approx(29 / 30)
+    assert phase.share_at(0) == pytest.approx(1 / 30)

@@ -118,6 +118,14 @@ def test_another_config_is_refused_by_the_name_of_what_changed(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(before, everything(parts, ema), strict=True))
 
 
+def test_what_a_run_started_from_does_not_count(tmp_path):
+    parts, ema = trained()
+    path = tmp_path / "s.safetensors"
+    save_state(path, parts, ema, Counters(step=2), replace(CONFIG, init="default"), {})
+    for init in ("", "other.safetensors"):
+        assert read_state(path, replace(CONFIG, init=init))[0] == Counters(step=2, ema_updates=2)
+
+
 def test_a_state_from_before_a_setting_existed_is_still_read(tmp_path):
     parts, ema = trained()
     save(tmp_path / "s.safetensors", parts, ema)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -203,6 +204,16 @@ def test_a_scale_that_is_too_high_is_lowered_without_counting_a_bad_step(photos,
     assert again._scaler.get_scale() <= seen[-1][2] and again.counters.bad_steps == 0
 
 
+@pytest.mark.parametrize(("scale", "too_high"), [(2.0, True), (1.0, False), (0.5, False)])
+def test_only_a_scale_above_1_is_blamed_for_a_bad_step(photos, tmp_path, monkeypatch, scale, too_high):
+    in_float32(monkeypatch)
+    trainer = Trainer(one_phase(), photos, tmp_path / "run")
+    trainer._scaler.load_state_dict(trainer._scaler.state_dict() | {"scale": scale})
+    next(trainer.model.parameters()).data.fill_(math.nan)
+    gradient_of(trainer)
+    assert trainer.stepper.skip() is too_high and trainer._scaler.get_scale() == scale / 2
+
+
 def test_only_asking_for_it_trains_in_float16():
     assert setup.training_dtype("fp32", CPU) is torch.float32
     assert setup.training_dtype("bf16", CPU) is torch.bfloat16
@@ -218,3 +229,14 @@ def test_a_learner_trains_what_it_is_told_to():
     assert sorted(group["lr"] for group in learner.optimizer.param_groups) == [0.05, 0.1]
     learner.begin({})
     assert all(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_denoisers_alone_learn_from_noise_though_a_part_of_the_batch_has_none(photos, tmp_path, parts):
+    rates = {"*": 0.0, "*.denoiser.*": 1.0}
+    phase = replace(PHASE, stages=1, batch=4, accumulate=parts, noisy=0.25, rates=rates)
+    loss = LossConfig(output=0, upsampler=0, refine=1, blind=1, controller=0)
+    trainer = Trainer(tiny_config(phases=(phase,), loss=loss, validate_every=0), photos, tmp_path / "run")
+    found = gradient_of(trainer)
+    assert found and all(".denoiser." in name for name in found)
+    assert max(value.abs().max() for value in found.values()) > 0

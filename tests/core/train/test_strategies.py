@@ -49,6 +49,12 @@ def test_a_discriminator_comes_after_the_pixels(pixel, expected):
     assert [phase.adversarial for phase in phases] == [False] * (pixel > 0) + [True] * (pixel < 1)
 
 
+def test_all_phases_without_a_discriminator_share_the_steps_before_it():
+    phases = phases_of("progressive", adversarial=True, pixel=0.5, **(COMMON | {"stages": 2}))
+    assert [phase.steps for phase in phases] == [25, 25, 50]
+    assert [phase.adversarial for phase in phases] == [False, False, True]
+
+
 @pytest.mark.parametrize("earlier", list(EARLIER))
 def test_a_discriminator_changes_nothing_of_what_earlier_stages_do(earlier):
     settings = COMMON | {"weights": 3, "earlier": earlier}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from progressive_upsampling.core.train import trial as module
 from progressive_upsampling.core.train.adversarial import AdversarialConfig
 from progressive_upsampling.core.train.config import LossConfig, PhaseConfig
+from progressive_upsampling.core.train.data_config import DataConfig
 from progressive_upsampling.core.train.discriminators import DiscriminatorConfig
 from progressive_upsampling.core.train.loop import Trainer
+from progressive_upsampling.core.train.pictures import PictureFolder
 from progressive_upsampling.core.train.step import Stepper
-from progressive_upsampling.core.train.trial import trial
+from progressive_upsampling.core.train.trial import not_kept, trial
 
 from .conftest import tiny_config
 
@@ -57,3 +61,20 @@ def test_r1_counts_for_the_steps_that_it_is_due_at(photos, tmp_path, monkeypatch
     assert sorted(steps) == [*[(1, False)] * (4 if every > 1 else 2), (1, True), (1, True)]
     monkeypatch.setattr(module, "seconds", lambda trainer, phase, batches, step: 1.0 if step % every else 17.0)
     assert trial(trainer, 1) == pytest.approx(2.0 if every > 1 else 17.0)
+
+
+def test_crops_count_where_they_take_longer_than_the_step_at_every_use(photos, tmp_path, monkeypatch):
+    memory = PictureFolder(photos, 0).bytes
+    batches_of = Trainer.batches_of
+
+    def slow(self, *arguments):
+        time.sleep(0.2)
+        return batches_of(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "batches_of", slow)
+    monkeypatch.setattr(module, "seconds", lambda *arguments: 0.01)
+    for part, expected in ((1.0, 0.01), (0.5, 0.1), (0.0, 0.2)):
+        config = tiny_config(data=DataConfig(validation=0.0, memory=int(part * memory)))
+        trainer = Trainer(config, photos, tmp_path / "run")
+        assert not_kept(trainer) == pytest.approx(1 - part, abs=0.01)
+        assert expected * 0.99 < trial(trainer, 0) < expected + 0.09

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -7,16 +8,16 @@ import pytest
 import torch
 
 from progressive_upsampling.core.adaptive_noise import NoiseController, NoiseControllerConfig, laplace_nll
-from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.chain import Chain, ChainConfig
 from progressive_upsampling.core.denoiser import Denoiser
 from progressive_upsampling.core.train.config import LossConfig
 from progressive_upsampling.core.train.data import Batch
 from progressive_upsampling.core.train.losses import PIXEL_LOSSES
 from progressive_upsampling.core.train.setup import training_autocast
 from progressive_upsampling.core.train.share import Share, items_of
-from progressive_upsampling.core.train.unroll import TIMES, unrolled_losses, weighted_sum
+from progressive_upsampling.core.train.unroll import TIME_RANGE, TIMES, unrolled_losses, weighted_sum
 
-from .conftest import tiny_chain
+from .conftest import tiny_chain, tiny_stage
 
 NOISE = (0.25, 4.0)
 NAMES = ("output", "upsampler", "refine", "blind", "controller")
@@ -316,3 +317,33 @@ def test_beside_refined_results_stages_are_taught_each_by_itself(chain):
     assert part.min() > 0 and part.max() < 1 and len(set(part.tolist())) == 4
     details = part[:, None, None, None]
     assert torch.allclose(given[0], regression.lerp(refined, details), atol=1e-5)
+
+
+def test_noisy_losses_are_errors_in_units_of_what_is_expected():
+    chain, crops = Chain(tiny_chain(1)), batch(1, count=32)
+    sigma_r = chain.stage(1).denoiser.config.sigma_r
+    with torch.no_grad():
+        up = chain.stage(1).upsampler(crops.scales[0])
+    error = sigma_r * torch.randn(up.shape, generator=torch.Generator().manual_seed(1))
+    terms = losses(chain, Batch((crops.scales[0], up + error)), only("refine", "blind"), noisy=1.0)
+    for name in ("refine", "blind"):  # at birth the estimates are the best that do not look at the picture
+        assert terms[name].item() == pytest.approx(sigma_r * math.sqrt(2 / math.pi), rel=0.1), name
+
+
+def test_refined_states_have_the_noise_of_their_time():
+    chain = Chain(ChainConfig((replace(tiny_stage(), kappa=2.0),)))
+    crops, calls = batch(1, count=32), []
+    chain.stage(1).denoiser.unet.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0].detach()))
+    judged(chain, crops, REFINED)
+    state, times = calls[-1][:, :3], calls[-1][:, 7, 0, 0]
+    for eta in set(TIMES):  # at birth nothing is found at time 1: a state of a later time is noise alone
+        expected = math.sqrt(4 * eta / ((1 - eta) ** 2 + 4 * eta))
+        assert state[times == eta].std().item() == pytest.approx(expected, rel=0.05), eta
+
+
+def test_the_times_of_noisy_crops_are_spread_over_their_range(chain):
+    calls = []
+    chain.stage(1).denoiser.unet.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0][:, 7, 0, 0]))
+    losses(chain, batch(1, count=64), only("refine"), noisy=1.0)
+    times = calls[-1]
+    assert len(times) == 64 and TIME_RANGE[0] <= times.min() < 0.15 and times.max() > 0.9
