@@ -26,10 +26,10 @@ def target_size(height: int, width: int, scale: float | None, size: tuple[int, i
     if scale is None or size is not None:
         raise ValueError(f"scale, size: expected exactly one of the two, got scale={scale} and size={size}")
     check_number(scale, "scale", maximum=MAX_SCALE, above=0)
-    result = max(round(height * float(scale)), 1), max(round(width * float(scale)), 1)
-    if max(result) > MAX_SIDE:
-        raise ValueError(f"scale: expected a result of at most {MAX_SIDE} pixels a side, got {result}")
-    return result
+    high, wide = max(round(height * float(scale)), 1), max(round(width * float(scale)), 1)
+    if max(high, wide) > MAX_SIDE:
+        raise ValueError(f"scale: expected a result of at most {MAX_SIDE} pixels a side, got {wide}x{high}")
+    return high, wide
 
 
 def stage_sizes(height: int, width: int, target_height: int, target_width: int) -> list[tuple[int, int]]:
@@ -50,5 +50,5 @@ def stage_sizes(height: int, width: int, target_height: int, target_width: int) 
     for name, side in (("target_height", target_height), ("target_width", target_width)):
         check_integer(side, name, minimum=1)
     ratio = max(target_height / height, target_width / width)
-    count = max(math.ceil(math.log2(ratio) - 1e-9), 0)
+    count = max(math.ceil(math.log2(ratio)), 0)
     return [(min(height * 2**k, target_height), min(width * 2**k, target_width)) for k in range(1, count + 1)]

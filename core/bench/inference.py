@@ -61,6 +61,20 @@ def bench_inference(
     return reports if data is None else [*reports, _quality(device, chain, Path(data), peer)]
 
 
+def check_peer(peer: LayerGraph) -> None:
+    """Check that a network can stand beside the chain.
+
+    Raises:
+        ValueError: it cannot be run, or is not of ×8.
+    """
+    try:
+        side = peer(sample(SMALL, SMALL)).shape[3]
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"peer: {peer.name} cannot be run: {type(error).__name__}: {error}") from error
+    if side != SMALL * 2**STAGES:
+        raise ValueError(f"peer: expected a network of x{2**STAGES}, got one that makes {side} pixels of {SMALL}")
+
+
 def _formats(device: torch.device) -> list[str]:
     auto = resolve_dtype("auto", device)
     return {torch.bfloat16: ["bf16", "fp32"], torch.float16: ["fp16", "fp32"]}.get(auto, ["fp32"])

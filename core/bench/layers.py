@@ -42,15 +42,20 @@ class LayerGraph:
         path = Path(weights)
         self.name = path.stem
         self._weights = {key: torch.from_numpy(array).float() for key, array in read_npz(path).items()}
-        layers: list[dict[str, Any]] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        for layer in layers:
-            if layer.get("type") not in _TYPES:
-                raise ValueError(f"{path}: expected layers of type {', '.join(_TYPES)}, got {layer.get('type')!r}")
-        taken = {name for layer in layers for name in layer["inp"]}
-        self.ends = [layer["out"][0] for layer in layers if layer["out"][0] not in taken]
-        self._output = self.ends[-1] if end is None else end
+        graph = path.with_suffix(".json")
+        try:
+            layers: list[dict[str, Any]] = json.loads(graph.read_text(encoding="utf-8"))
+            kinds = [layer["type"] for layer in layers]
+            taken = {name for layer in layers for name in layer["inp"]}
+            self.ends = [layer["out"][0] for layer in layers if layer["out"][0] not in taken]
+            last = self.ends[-1]
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{graph}: expected a graph of layers: {type(error).__name__}: {error}") from error
+        if foreign := [kind for kind in kinds if kind not in _TYPES]:
+            raise ValueError(f"{path}: expected layers of type {', '.join(_TYPES)}, got {foreign[0]!r}")
+        self._output = last if end is None else end
         if self._output not in (layer["out"][0] for layer in layers):
-            raise ValueError(f"end: expected a layer of {path}, as {self.ends[-1]!r}, got {end!r}")
+            raise ValueError(f"end: expected a layer of {path}, as {last!r}, got {end!r}")
         self._order = _order({layer["out"][0]: layer for layer in layers}, self._output)
 
     @torch.no_grad()

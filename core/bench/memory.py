@@ -62,8 +62,7 @@ def bench_memory(
     Raises:
         ValueError: the system does not tell how much memory a process has used.
     """
-    if peak_memory(device) is None:
-        raise ValueError("memory: this system does not tell how much memory a process has used")
+    check_told(device)
     found = []
     context = multiprocessing.get_context("spawn")
     for number, side in enumerate(sides, 1):
@@ -84,6 +83,16 @@ def bench_memory(
     growth = (last.seconds / last.side**2) / (first.seconds / first.side**2)
     notes = [f"time for each pixel from {first.side}² to {last.side}²: {growth:.2f}x"]
     return [Report("the chain ×8 as pictures grow, each in a process of its own", rows, notes, figures)]
+
+
+def check_told(device: torch.device) -> None:
+    """Check that the suite can run.
+
+    Raises:
+        ValueError: the system does not tell how much memory a process has used.
+    """
+    if peak_memory(device) is None:
+        raise ValueError("memory: this system does not tell how much memory a process has used")
 
 
 def _run(device_name: str, model: str, side: int, threads: int) -> Size:

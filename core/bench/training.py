@@ -76,11 +76,9 @@ def bench_training(
         on_round: progress, called with the rounds done.
 
     Raises:
-        ValueError: the recipe is not that of a single upsampler.
+        ValueError: as `check_training`.
     """
-    config = read_recipe(recipe)
-    if config.upsampler is None:
-        raise ValueError(f"recipe: expected one of a single upsampler, got {recipe!r}")
+    config = check_training(recipe)
     shown = PictureBatch(sample(SIDE, SIDE, COUNT)) if pictures is None else pictures
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, shown, Path(folder) / "trial", device=device)
@@ -101,6 +99,24 @@ def bench_training(
         waiting, seconds = _waiting(config, shown, Path(folder) / "run", device, steps)
     dtype = str(trainer.dtype).removeprefix("torch.")
     return TrainingBench(recipe, dtype, tuple(timings), counter.get_total_flops(), ceiling, waiting, seconds)
+
+
+def check_training(recipe: str, pictures: Pictures | None = None) -> TrainConfig:
+    """The recipe, if the suite can run it.
+
+    Args:
+        recipe: its name.
+        pictures: training pictures.
+
+    Raises:
+        ValueError: no such recipe, or not that of a single upsampler; no crops for it in the pictures.
+    """
+    config = read_recipe(recipe)
+    if config.upsampler is None:
+        raise ValueError(f"recipe: expected one of a single upsampler, got {recipe!r}")
+    if pictures is not None:
+        Trainer(config, pictures, "unused")  # which writes nothing before it runs
+    return config
 
 
 class PlainLoop:

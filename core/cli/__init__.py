@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..picture_format import PictureWarning
-from .console import Console, out_of_memory
+from .console import Console, out_of_memory, stderr_or_nothing
+from .signals import ended_by_signals
 
 PROGRAM = "progressive-upsampling"
 INTERRUPTED = 130  # what shells give for a program ended by Ctrl-C
@@ -36,23 +37,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, without the program's name; None takes those of the process.
 
     Returns:
-        The exit status: 0, 1 where the work failed, 2 for options that cannot be, 130 after Ctrl-C.
+        The exit status: 0; 1 where the work failed, or the value of an option, a file or a model is not what it
+        should be; 2 for a command line that cannot be read; 130 after Ctrl-C; 128 + n after signal n.
     """
-    try:
-        args = build_parser().parse_args(argv)
-    except SystemExit as stop:  # argparse has said what there was to say
-        return stop.code if isinstance(stop.code, int) else 2
-    with contextlib.suppress(AttributeError, ValueError):  # a name the terminal cannot show must not end the work
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    console = Console(PROGRAM, quiet=getattr(args, "quiet", False))
+    with stderr_or_nothing():
+        try:
+            args = build_parser().parse_args(argv)
+        except SystemExit as stop:  # argparse has said what there was to say
+            return stop.code if isinstance(stop.code, int) else 2
+        with contextlib.suppress(AttributeError, ValueError):  # a name the terminal cannot show must not end the work
+            sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        return _run(args, Console(PROGRAM, quiet=getattr(args, "quiet", False)))
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = console.show_warning
         warnings.simplefilter("always", PictureWarning)  # one for each file, whatever was shown before
+        own = args.module == "train"  # which saves the run first
         try:
-            return importlib.import_module(f".{args.module}", __package__).run(args, console)
+            with contextlib.nullcontext() if own else ended_by_signals():
+                return importlib.import_module(f".{args.module}", __package__).run(args, console)
         except KeyboardInterrupt:
             console.error("interrupted")
             return INTERRUPTED
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else 1
         except BrokenPipeError:  # the reader of our table (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
@@ -78,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     for name, command in commands.choices.items():
         command.add_argument("--debug", action="store_true", help="show where an error comes from")
+        command.register("type", None, _filled)  # of every option that has no other
         command.set_defaults(module=command.get_default("module") or name)
     return parser
 
@@ -293,7 +304,7 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--data", metavar="DIR", help="training: pictures (default: made up)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="paired repeats (default: 5)")
     parser.add_argument("--against", metavar="FILE", help="compare with the figures of an earlier run")
-    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file, suite by suite")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, …")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
@@ -321,6 +332,13 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected WxH, as 1024x768, got {text!r}") from None
     return height, width
+
+
+def _filled(text: str) -> str:
+    """Not an empty name, as of a shell's variable that is not set: as a path it would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got ''")
+    return text
 
 
 def _tile(text: str) -> int | None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from ..progress import OnStep
 
 _EVERY = 0.1  # seconds between two drawings of the bar
+
+
+@contextmanager
+def stderr_or_nothing() -> Iterator[None]:
+    """Where stderr is closed, what is said goes nowhere; nor into the next file opened, which would get its number."""
+    if sys.stderr is not None:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8", errors="replace") as nowhere, redirect_stderr(nowhere):
+        yield
 
 
 class Console:

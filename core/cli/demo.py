@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     resolve_dtype(args.dtype, device)
     data = _sample_photographs()
     folder = Path(args.output)
-    with folders_for_output([folder]):
+    with folders_for_output({"--output": folder}):
         model = load_model(args.model, device)
         for photograph in PHOTOGRAPHS:
             truth = _truth(getattr(data, photograph.name), photograph.side)

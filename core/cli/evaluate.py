@@ -40,9 +40,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     names = read_list(args.list) if args.list else None
     evaluate = _upsampling if args.denoise is None else _denoising
     result = evaluate(args, console, device, distance, names)
-    print(table(result, per_picture=args.per_picture))
-    if args.json:
+    if args.json:  # first: the reader of the table may have gone
         write_atomic(args.json, (result.to_json() + "\n").encode())
+    print(table(result, per_picture=args.per_picture))
     return 0
 
 

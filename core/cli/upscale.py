@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..chain import GROUP_PIXELS, Chain, Settings
-from ..checks import check_integer, check_number
+from ..checks import MAX_SIDE, check_integer, check_number
 from ..pictures import (
     PictureError,
     check_output,
@@ -56,8 +56,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     resolve_dtype(args.dtype, device)
     settings = _settings(args)
     jobs = _jobs(source, target)
-    folders = [target] if source.is_dir() else []
-    folders += [Path(args.save_stages)] if args.save_stages else []
+    folders = {"OUTPUT": target} if source.is_dir() else {}
+    folders |= {"--save-stages": Path(args.save_stages)} if args.save_stages else {}
     if args.compare:
         if source.is_dir():
             raise ValueError("--compare: expected one picture as INPUT, got a folder")
@@ -192,8 +192,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What is asked of a chain, checked; a mask is read."""
     if args.scale is not None:
         target_size(1, 1, args.scale, None)
-    if args.size is not None:
-        target_size(1, 1, None, args.size)
+    if args.size is not None and not all(1 <= side <= MAX_SIDE for side in args.size):
+        raise ValueError(f"--size: expected WxH, each in 1..{MAX_SIDE}, got {_by(args.size)}")
     check_integer(args.seed, "seed", 0, 2**64 - 1)
     check_number(args.strength, "strength", 0)
     settings = {name: getattr(args, name) for name in ("seed", "strength", "detail", "steps", "skip")}

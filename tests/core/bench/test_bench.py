@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from progressive_upsampling.core.bench import ceiling, timing, training
 from progressive_upsampling.core.bench.ceiling import convolution_ceiling, product_ceiling
+from progressive_upsampling.core.bench.inference import check_peer
+from progressive_upsampling.core.bench.layers import LayerGraph
+from progressive_upsampling.core.bench.report import Figure, Report
 from progressive_upsampling.core.bench.timing import paired, timed
 from progressive_upsampling.core.bench.training import OURS, PLAIN, bench_training
-from progressive_upsampling.core.cli import main
+from progressive_upsampling.core.cli import _SUITES as SUITES
+from progressive_upsampling.core.cli import bench, main
+from progressive_upsampling.core.pictures import write_picture
 from progressive_upsampling.core.train.config import LossConfig, PhaseConfig, TrainConfig
 from progressive_upsampling.core.train.recipe import read_recipe
 
@@ -113,6 +122,68 @@ def test_figures_of_something_else_are_refused_before_any_work(tmp_path, capsys)
     (tmp_path / "other.json").write_text('{"suites": {"training": [{"x": 1}]}}')
     assert main(["bench", "--against", str(tmp_path / "other.json")]) == 1
     assert "expected a file that `bench --json` has written" in capsys.readouterr().err
+
+
+def graph(path: Path, factor: int) -> Path:
+    """A peer that repeats pixels."""
+    np.savez(path, f=np.ones((1, 1, factor, factor), np.float32))
+    layer = {"type": "ConvTranspose", "inp": ["LR"], "out": ["y"], "params": ["f"], "up": factor, "crop": [0] * 4}
+    path.with_suffix(".json").write_text(json.dumps([layer]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suite", "options", "told"),
+    [
+        *((suite, ["--rounds", "0"], "--rounds: expected an integer >= 1, got 0") for suite in SUITES),
+        ("training", ["--recipe", "nosuch"], "nosuch"),
+        ("training", ["--recipe", "fidelity"], "expected one of a single upsampler"),
+        ("training", ["--data", "nosuch"], "nosuch"),
+        ("training", ["--data", "small"], "data: expected pictures of at least"),
+        ("inference", ["--peer", "nosuch.npz"], "nosuch.npz"),
+        ("inference", ["--peer", "x2.npz"], "peer: expected a network of x8"),
+        ("inference", ["--quality", "nosuch"], "nosuch"),
+        ("inference", ["--model", "espcn_x2"], "espcn_x2"),
+        ("memory", ["--model", "espcn_x2"], "espcn_x2"),
+    ],
+)
+def test_what_a_later_suite_cannot_use_is_said_before_the_first(tmp_path, monkeypatch, capsys, suite, options, told):
+    for name in SUITES:
+        monkeypatch.setattr(bench, f"bench_{name}", lambda *_, **__: pytest.fail("a suite ran"))
+    graph(tmp_path / "x2.npz", 2)
+    (tmp_path / "small").mkdir()
+    write_picture(tmp_path / "small" / "a.png", torch.rand(1, 3, 40, 50))
+    write_picture(tmp_path / "small" / "b.png", torch.rand(1, 3, 40, 50))
+    monkeypatch.chdir(tmp_path)
+    first = ["--suite", "training"] if suite != "training" and "--model" in options else ["--suite", "tiling"]
+    assert main(["bench", *first, "--suite", suite, "--device", "cpu", *options]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and told in err
+
+
+def test_a_peer_of_x8_may_stand_beside_the_chain(tmp_path):
+    check_peer(LayerGraph(graph(tmp_path / "x8.npz", 8)))
+    layers = json.loads((tmp_path / "x8.json").read_text())
+    (tmp_path / "x8.json").write_text(json.dumps([layers[0] | {"params": ["g"]}]))
+    with pytest.raises(ValueError, match="peer: x8 cannot be run: KeyError: 'g'"):
+        check_peer(LayerGraph(tmp_path / "x8.npz"))
+
+
+def test_the_figures_of_a_suite_are_on_the_disk_before_its_table_is_shown(tmp_path, monkeypatch):
+    report = Report("a title", [["a", "b"]], [], [Figure("a", 1.0, "s", "lower")])
+    monkeypatch.setattr(bench, "bench_tiling", lambda *_, **__: [report])
+    monkeypatch.setattr(bench, "bench_memory", lambda *_, **__: pytest.fail("nobody reads"))
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            if "a title" in text:
+                raise OSError(28, "No space left on device")
+            return len(text)
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    options = ["--suite", "tiling", "--suite", "memory", "--device", "cpu", "--json", str(tmp_path / "b.json")]
+    assert main(["bench", *options]) == 1
+    assert json.loads((tmp_path / "b.json").read_text())["suites"]["tiling"][0]["name"] == "a"
 
 
 def test_the_recipe_is_the_published_baseline_in_half_its_batch():

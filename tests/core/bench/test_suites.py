@@ -139,6 +139,16 @@ def test_a_graph_of_other_layers_is_refused(tmp_path: Path) -> None:
         LayerGraph(tmp_path / "net.npz")
 
 
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", "[1]", "x8", '[{"type": "Sum"}]', '[{"type": "Sum", "inp": [], "out": []}]']
+)
+def test_a_file_without_a_graph_is_named(tmp_path: Path, content: str) -> None:
+    np.savez(tmp_path / "net.npz", a=np.zeros(1))
+    (tmp_path / "net.json").write_text(content)
+    with pytest.raises(ValueError, match=r"net\.json: expected a graph of layers: \w+: "):
+        LayerGraph(tmp_path / "net.npz")
+
+
 def names(reports: list[Report]) -> set[str]:
     return {figure.name for report in reports for figure in report.figures}
 

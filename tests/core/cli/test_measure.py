@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from safetensors.torch import save_file
 
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.checkpoint import tensor_digest
-from progressive_upsampling.core.cli import demo
+from progressive_upsampling.core.cli import demo, main
 from progressive_upsampling.core.cost import chain_cost, upsampler_cost
 from progressive_upsampling.core.denoiser_file import load_denoiser, save_denoiser
 from progressive_upsampling.core.evaluate import evaluate_folder
@@ -263,11 +266,25 @@ def test_a_demo_that_fails_leaves_no_folder(run, tmp_path):
     assert status == 1 and err.count("\n") == 1 and not (tmp_path / "demo").exists()
 
 
+def test_a_file_in_the_demo_s_place_is_no_folder(run, picture):
+    pytest.importorskip("skimage")
+    status, _, err = run("demo", "--output", picture)
+    assert status == 1 and f"{picture}: expected a folder as --output, got a file\n" in err
+
+
+def test_figures_are_on_the_disk_before_the_table_is_shown(folder, tmp_path, monkeypatch):
+    file, full = tmp_path / "out.json", io.StringIO()
+    monkeypatch.setattr(full, "write", Mock(side_effect=OSError(28, "No space left on device")))
+    monkeypatch.setattr(sys, "stdout", full)
+    words = ["evaluate", "--data", str(folder), "--scale", "2", "--model", "bicubic", "--json", str(file)]
+    assert main(words) == 1 and "bicubic" in json.loads(file.read_text())["mean"]
+
+
 @pytest.mark.parametrize("folder", ["empty", "none"])
 def test_a_bad_folder_is_said_before_the_benchmark_begins(run, tmp_path, monkeypatch, folder):
     from progressive_upsampling.core.cli import bench
 
-    monkeypatch.setattr(bench, "_inference", lambda *_: pytest.fail("the suite ran"))
+    monkeypatch.setattr(bench, "bench_inference", lambda *_, **__: pytest.fail("the suite ran"))
     (tmp_path / "empty").mkdir()
     status, _, err = run("bench", "--suite", "inference", "--quality", tmp_path / folder)
     assert status == 1 and "expected" in err and folder in err

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -11,8 +14,12 @@ import torch
 
 from progressive_upsampling.core import cli
 from progressive_upsampling.core.cli.console import Console, columns
+from progressive_upsampling.core.cli.signals import ENDING
 from progressive_upsampling.core.denoise import STEPS
+from progressive_upsampling.core.pictures import write_picture
 from progressive_upsampling.core.precision import DTYPES
+
+from .conftest import files
 
 
 def test_choices_are_those_of_the_library():
@@ -55,6 +62,30 @@ def test_options_that_cannot_be_are_one_line_and_status_2(run, argv):
     assert err.startswith("progressive-upsampling: error: ") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["upscale", "", "out"], "INPUT"),
+        (["upscale", "in", ""], "OUTPUT"),
+        *((["upscale", "in", "out", f"--{name}="], f"--{name}") for name in ("save-stages", "compare", "detail-mask")),
+        (["evaluate", "--scale", "2", "--data", ""], "--data"),
+        *((["evaluate", "--scale=2", "--data=in", f"--{name}="], f"--{name}") for name in ("list", "json", "model")),
+        (["info", ""], "NAME|FILE"),
+        (["demo", "--output", ""], "--output"),
+        (["train", "--data", ""], "--data"),
+        *((["train", "--data=in", f"--{name}="], f"--{name}") for name in ("val", "out", "init", "config", "recipe")),
+        (["vgg", "a.npz", ""], "VGG.safetensors"),
+        *((["bench", f"--{name}="], f"--{name}") for name in ("peer", "quality", "data", "against", "json")),
+    ],
+)
+def test_an_empty_name_is_refused_and_nothing_is_done(run, tmp_path, monkeypatch, argv, named):
+    write_picture(tmp_path / "photo.png", torch.rand(1, 3, 5, 6))  # what Path("") would take
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*argv)
+    assert status == 2 and out == "" and err.count("\n") == 1
+    assert f"argument {named}: expected a name, got ''" in err and files(tmp_path) == ["photo.png"]
+
+
 def test_an_error_shows_its_traceback_on_demand_only(run, tmp_path):
     argv = ["upscale", tmp_path / "no.png", tmp_path / "out.png", "--model", "bicubic"]
     assert "Traceback" not in run(*argv)[2]
@@ -94,13 +125,93 @@ def test_ctrl_c_is_status_130(run, monkeypatch):
     assert status == 130 and err.count("\n") == 1
 
 
+def python(root: Path, code: str, *argv: object) -> subprocess.CompletedProcess[str]:
+    """A process of its own, in which the package can be imported."""
+    words = [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tests'); import conftest\n{code}", *argv]
+    return subprocess.run([str(word) for word in words], cwd=root, capture_output=True, text=True, check=False)
+
+
+ENDED = """
+import os, signal
+from progressive_upsampling.core.cli import main, upscale
+number, ignored, *argv = sys.argv[1:]
+model = upscale._model
+def signalled(*args):
+    os.kill(os.getpid(), int(number))
+    return model(*args)
+upscale._model = signalled
+if ignored == "ignored":
+    signal.signal(int(number), signal.SIG_IGN)
+sys.exit(main(argv))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_command_that_is_ended_leaves_no_folder(root, picture, tmp_path, name):
+    number, before = getattr(signal, name), files(tmp_path)
+    words = ("upscale", picture.parent, tmp_path / "a" / "out", "--model", "bicubic", "--save-stages", tmp_path / "b")
+    done = python(root, ENDED, int(number), "", *words)
+    assert files(tmp_path) == before
+    assert done.returncode == 128 + number and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_signal_that_is_ignored_as_under_nohup_stays_so(root, picture, tmp_path):
+    words = ("upscale", picture, tmp_path / "out.png", "--model", "bicubic")
+    assert python(root, ENDED, int(signal.SIGHUP), "ignored", *words).returncode == 0
+    assert (tmp_path / "out.png").exists()
+
+
+def test_signal_handlers_are_given_back_and_those_of_train_are_its_own(run, monkeypatch):
+    from progressive_upsampling.core.cli import info, train
+
+    def handler(*_: object) -> int:
+        return signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for module in (info, train):
+        monkeypatch.setattr(module, "run", handler)
+    assert run("info")[0] == 0 and run("train", "--data", "x")[0] == 1
+    assert {number: signal.getsignal(number) for number in ENDING} == before
+
+
+def test_the_command_runs_in_another_thread(run):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(run("info")[0]))
+    thread.start()
+    thread.join()
+    assert found == [0]
+
+
+def test_without_stderr_the_work_is_done_in_silence(picture, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    words = ["upscale", str(picture), str(tmp_path / "out.png")]
+    assert cli.main([*words, "--model", "bicubic"]) == 0 and (tmp_path / "out.png").exists()
+    assert cli.main([*words, "--model", "nothing", "--debug"]) == 1 and cli.main(["upscale"]) == 2
+    assert sys.stderr is None and capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell")
+def test_no_file_takes_the_place_of_a_closed_stderr(root):
+    code = """
+from progressive_upsampling.core.cli import main, info
+def opened(*_):
+    with open(__import__("os").devnull) as file:
+        return file.fileno()
+info.run = opened
+sys.exit(main(["info"]))
+"""
+    closed = f"import os; os.close(2); sys.stderr = None{code}"
+    assert python(root, closed).returncode > 2
+
+
 def test_the_process_ends_with_the_status(root: Path):
     code = (
-        "import sys; sys.path.insert(0, 'tests'); import conftest, runpy; "
-        "sys.argv = ['progressive_upsampling', 'info', 'no-such-model']; "
+        "import runpy; sys.argv = ['progressive_upsampling', 'info', 'no-such-model']; "
         "runpy.run_module('progressive_upsampling', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    done = python(root, code)
     assert done.returncode == 1
     assert done.stderr.startswith("progressive-upsampling: error:") and "no-such-model" in done.stderr
 

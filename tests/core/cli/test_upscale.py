@@ -178,6 +178,7 @@ BAD = {
     "scale nan": (["--scale", "nan"], "scale"),
     "size 0": (["--size", "0x10"], "size"),
     "size huge": (["--size", "10x9999999"], "size"),
+    "size too wide": (["--size", "200000x5"], "--size: expected WxH, each in 1..131072, got 200000x5\n"),
     "size negative": (["--size", "10x-3"], "size"),
     "detail": (["--detail", "2"], "detail"),
     "strength": (["--strength", "-1"], "strength"),
@@ -289,6 +290,22 @@ def test_a_picture_too_large_for_its_format_is_said_before_the_model_is_loaded(r
     write_picture(tmp_path / "deep.png", torch.rand(1, 3, 2, 3000), bits=16)
     status, _, err = run("upscale", tmp_path / "deep.png", tmp_path / "out.tif", "--scale", "2")
     assert status == 1 and "6000x4 pixels of 6 bytes" in err
+
+
+def test_a_result_that_is_too_large_is_said_as_width_and_height(run, tmp_path):
+    write_picture(tmp_path / "wide.png", torch.rand(1, 3, 2, 3000))
+    status, _, err = run("upscale", tmp_path / "wide.png", tmp_path / "out.png", "--scale", "64", "--model", "bicubic")
+    assert status == 1 and "at most 131072 pixels a side, got 192000x128\n" in err
+
+
+@pytest.mark.parametrize("below", [".", "stages"])
+def test_a_file_where_stages_would_go_is_no_folder(run, picture, tmp_path, monkeypatch, below):
+    monkeypatch.setattr(upscale, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    (tmp_path / "notes.txt").write_text("kept")
+    before = files(tmp_path)
+    status, _, err = run("upscale", picture.parent, tmp_path / "new", "--save-stages", tmp_path / "notes.txt" / below)
+    assert status == 1 and f"{tmp_path / 'notes.txt'}: expected a folder as --save-stages, got a file\n" in err
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("taken", ["in/photo.png", "out.png", "mask.png"])
