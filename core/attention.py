@@ -40,7 +40,7 @@ def rotary_angles(window: int, head_dim: int) -> Tensor:
     The first half of the angles turns with the row, the second with the column (axial RoPE, arXiv 2403.13298).
     """
     per_axis = head_dim // 4
-    frequencies = torch.pi * torch.logspace(0, 1, per_axis, base=1.0 / window)
+    frequencies = torch.pi * torch.logspace(0, 1, per_axis, base=1.0 / window, dtype=torch.float32)
     position = torch.arange(window, dtype=torch.float32)
     angles = position[:, None] * frequencies  # [window, per_axis]
     rows = angles[:, None].expand(window, window, per_axis)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from .adaptive_noise import MODES
 from .back_projection import back_project
-from .checkpoint import CheckpointError, load_into, read_checkpoint, resolve, write_checkpoint
+from .checkpoint import CheckpointError, built, load_into, read_checkpoint, resolve, write_checkpoint
 from .checks import check_choice, check_image, check_integer, check_multiplier, check_number
 from .config import from_dict, to_dict
 from .denoise import STEPS
 from .noise import KINDS, MAX_SEED, inject_noise
-from .precision import DTYPES
+from .precision import DTYPES, check_weights
 from .progress import OnStep, Progress
 from .resample import METHODS, resample
 from .sizes import stage_sizes, target_size
@@ -153,14 +153,14 @@ class Chain(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] = DEFAULT) -> Chain:
-        """The chain of a bundled checkpoint or of a file, on the CPU, ready to run.
+        """The chain of a bundled checkpoint or of a file, float32 on the CPU, ready to run.
 
         Raises:
             CheckpointError: no such checkpoint, or not one of a chain.
         """
         checkpoint = read_checkpoint(resolve(name_or_path), KIND)
         try:
-            chain = cls(from_dict(ChainConfig, checkpoint.config))
+            chain = built(lambda: cls(from_dict(ChainConfig, checkpoint.config)))
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{checkpoint.path}: damaged metadata: config: {error}") from error
         load_into(chain, checkpoint)
@@ -239,9 +239,10 @@ class Chain(nn.Module):
             one image a stage, [B, C, h, w] float32 in 0..1 on the device of `image`, the last of the target size.
 
         Raises:
-            TypeError, ValueError: an argument is not as described.
+            TypeError, ValueError: an argument is not as described; the chain's weights are not float32.
             CheckpointError: no upsampler of that name.
         """
+        check_weights(self, "chain")
         chosen = Settings(**settings)
         check_image(image)
         if isinstance(upsampler, str) and upsampler not in METHODS:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save
@@ -21,6 +21,7 @@ __all__ = [
     "FORMAT_VERSION",
     "Checkpoint",
     "CheckpointError",
+    "built",
     "bundled",
     "load_into",
     "read_checkpoint",
@@ -37,13 +38,15 @@ FORMAT_VERSION = 1
 _WEIGHTS = Path(__file__).parent / "weights"
 _SHOWN_KEYS = 4
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint file holds.
 
     Attributes:
-        kind: what the tensors are: "chain", "upsampler", "denoiser", "controller", …
+        kind: what the tensors are: "chain", "upsampler", "denoiser", "training state", …
         config: JSON object from which the network is built.
         tensors: float32 (or integer) CPU tensors by name.
         provenance: JSON object: training data, recipe, licence, metrics.
@@ -210,6 +213,16 @@ def write_checkpoint(
         raise CheckpointError(f"{path}: config and provenance must be JSON: {error}") from None
     write_whole(path, save(stored, metadata))
     return path
+
+
+def built(make: Callable[[], Network]) -> Network:
+    """A network to load tensors into: float32 on the CPU, whatever torch's default dtype and device are.
+
+    Args:
+        make: builds it.
+    """
+    with torch.device("cpu"):
+        return make().float()
 
 
 def load_into(module: nn.Module, checkpoint: Checkpoint | Mapping[str, Tensor], prefix: str = "") -> None:

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .chain import Chain
+from .unet import parameter_count
 from .upsamplers import Upsampler
 
 CHAIN_SCALE = 8
@@ -97,7 +98,7 @@ def chain_cost(chain: Chain, scale: int = CHAIN_SCALE) -> Cost:
     pixels = (side * scale) ** 2
     each = tuple((totals[k] - totals[k - 1]) / (side * 2**k) ** 2 for k in range(1, stages + 1))
     parts = tuple(_part(name, module, by_part[name] / pixels) for name, module in modules.items())
-    return Cost(scale, _parameters(chain), totals[-1] / pixels, each, parts)
+    return Cost(scale, parameter_count(chain), totals[-1] / pixels, each, parts)
 
 
 def upsampler_cost(network: Upsampler) -> Cost:
@@ -113,7 +114,7 @@ def upsampler_cost(network: Upsampler) -> Cost:
     image = torch.zeros(1, 3, _SIDE, _SIDE, device=device)
     total, _ = _count(lambda: network(image), {})
     macs = total / (_SIDE * network.scale) ** 2
-    return Cost(network.scale, _parameters(network), macs, (), (_part("upsampler", network, macs),))
+    return Cost(network.scale, parameter_count(network), macs, (), (_part("upsampler", network, macs),))
 
 
 def _count(run: Callable[[], Tensor | None], modules: Mapping[str, nn.Module]) -> tuple[int, dict[str, int]]:
@@ -143,8 +144,4 @@ def _count(run: Callable[[], Tensor | None], modules: Mapping[str, nn.Module]) -
 
 def _part(name: str, module: nn.Module, macs: float) -> PartCost:
     halo = getattr(module, "halo", None)
-    return PartCost(name, _parameters(module), macs, halo if isinstance(halo, int) else None)
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    return PartCost(name, parameter_count(module), macs, halo if isinstance(halo, int) else None)

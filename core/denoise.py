@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checks import check_choice, check_image, check_integer, check_map, check_number
 from .denoiser import Blind, Denoiser, Estimate, Refined, Regressed
-from .precision import autocast, resolve_dtype
+from .precision import autocast, check_weights, resolve_dtype
 from .progress import OnStep, Progress
 from .row_stream import Stream, rows_at_a_time, run_in_rows
 from .tiling import auto_tile, run_tiled, working_memory
@@ -46,7 +46,7 @@ def denoise(
     Of a model without one (see `DenoiserConfig`) the regression is the conditioning image.
 
     Args:
-        model: the denoiser; images must be on its device.
+        model: the denoiser, of float32 weights; images must be on its device.
         noisy: y + s n, [B, 3, H, W]; not clamped.
         sigma: s, [B or 1, 1, H, W], standard deviation of the noise in units of the 0..1 image.
         conditioning: y, [B, 3, H, W] in 0..1. Without it the model works blind: it estimates y first.
@@ -71,6 +71,9 @@ def denoise(
         1 for the regression, if the model has one, or the blind estimate, and `steps` more where `detail` and sigma
         ask for refinement. Where alpha is 1 everywhere, the regression is left out.
     """
+    check_weights(model, "model")
+    if blind is not None:
+        check_weights(blind, "blind")
     check_image(noisy, "noisy", (3,))
     check_map(sigma, noisy)
     if conditioning is not None:
@@ -121,7 +124,7 @@ def regress(
     """What `denoise` gives of an image without noise: the most likely true image, by one evaluation.
 
     Args:
-        model: the denoiser; images must be on its device.
+        model: the denoiser, of float32 weights; images must be on its device.
         image: y, [B, 3, H, W] in 0..1.
         tile, dtype, on_step: as for `denoise`.
         out: takes the result, [B, 3, H, W] float32; may be the image itself.
@@ -132,6 +135,7 @@ def regress(
     Raises:
         TypeError, ValueError: an argument is not as described.
     """
+    check_weights(model, "model")
     check_image(image, "image", (3,))
     run = _Evaluator(model, image, tile, dtype, Progress(on_step, 1))
     if not model.config.regression:
@@ -182,7 +186,7 @@ class _Evaluator:
 
     def estimate(self, z: Tensor, y: Tensor, sigma: Tensor, eta: float) -> Tensor:
         """x_hat of a state; sigma is [B, 1, H, W]."""
-        time = torch.tensor(eta, device=self.device).reshape(1, 1, 1, 1)
+        time = torch.tensor(eta, dtype=torch.float32, device=self.device).reshape(1, 1, 1, 1)
         return self._run(Refined(self.model, time), z, y, sigma)
 
     def regression(self, y: Tensor, out: Tensor | None = None) -> Tensor:

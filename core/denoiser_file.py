@@ -11,7 +11,7 @@ import torch
 
 from .chain import KIND as CHAIN
 from .chain import Chain, channels_last
-from .checkpoint import CheckpointError, load_into, read_checkpoint, resolve, write_checkpoint
+from .checkpoint import CheckpointError, built, load_into, read_checkpoint, resolve, write_checkpoint
 from .config import from_dict, to_dict
 from .denoiser import Denoiser, DenoiserConfig
 
@@ -27,7 +27,7 @@ def load_denoiser(name_or_path: str | os.PathLike[str]) -> Denoiser:
             sees pictures as they are: those of later stages are made for what the first ones leave.
 
     Returns:
-        The network on the CPU, ready to run.
+        The network, float32 on the CPU, ready to run.
 
     Raises:
         CheckpointError: no such checkpoint, a damaged one, or one of another kind.
@@ -39,7 +39,7 @@ def load_denoiser(name_or_path: str | os.PathLike[str]) -> Denoiser:
     if checkpoint.kind != KIND:
         raise CheckpointError(f"{path}: expected a denoiser or a chain, got a checkpoint of kind {checkpoint.kind!r}")
     try:
-        denoiser = Denoiser(from_dict(DenoiserConfig, checkpoint.config))
+        denoiser = built(lambda: Denoiser(from_dict(DenoiserConfig, checkpoint.config)))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged metadata: config: {error}") from error
     load_into(denoiser, checkpoint)

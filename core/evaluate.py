@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_choice, check_image, check_integer
-from .metrics import CHANNELS, psnr, radial_spectrum_error, ssim
+from .metrics import CHANNELS, SSIM_WINDOW, psnr, radial_spectrum_error, ssim
 from .perceptual_distance import PerceptualDistance
 from .picture_format import READABLE, find_pictures
 from .pictures import read_picture
@@ -22,7 +22,6 @@ from .squeezenet import SMALLEST
 from .train.degrade import matlab_imresize
 
 BICUBIC = "bicubic"  # the row that every result has: it shows whether the protocol is right
-_SSIM_WINDOW = 11  # pixels
 
 Method = Callable[[Tensor, int], Tensor]
 
@@ -138,7 +137,7 @@ def evaluate_folder(
     paths = picture_paths(Path(folder), names)
     every = (BICUBIC, *methods)
     rows: list[Row] = []
-    smallest = 2 * scale + (_SSIM_WINDOW if distance is None else SMALLEST)
+    smallest = 2 * scale + (SSIM_WINDOW if distance is None else SMALLEST)
     for path in paths:
         truth = read_8bit(path)
         H, W = truth.shape[-2:]

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from .checks import check_choice, check_image, check_number, check_size
-from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
+from .interrupt import check_interrupted
 from .local_features import feature_distance, in_temperatures, local_features
 from .pyramid import collapse, decompose, gaussian_pyramid
 from .resample import resample
 from .transparency import spread_colour
 
-__all__ = ["MODES", "STRUCTURES", "DynamicWeights", "DynamicWeightsConfig", "FusionResult", "check_images", "fuse"]
+__all__ = ["MODES", "STRUCTURES", "FusionResult", "check_images", "fuse"]
 
 MODES = ("weighted", "attention", "learned")
 STRUCTURES = ("flat", "hierarchical", "laplacian")
@@ -139,12 +139,13 @@ def _laplacian(
 ) -> tuple[Tensor, Tensor]:
     scaled = [_scaled(image, size) for image in images]
     ratios = [min(h / size[0], w / size[1]) for h, w in map(_size, images)]
-    levels = max(_FEWEST_BANDS, 1 + math.ceil(-math.log2(min(ratios)) - 1e-9))
+    levels = max(_FEWEST_BANDS, 1 + math.ceil(-math.log2(min(ratios))))
     # Differences from the finest image, so that equal images give exact zeros.
     bands = [decompose(image - scaled[-1], levels) for image in scaled[:-1]]
     reduced = [gaussian_pyramid(image, levels) for image in scaled]
     fused, weights = [], []
     for level in range(levels):
+        check_interrupted()
         weights.append(weigh([pyramid[level] for pyramid in reduced], shares))
         weights[-1] = _of_holders(weights[-1], [_holds(ratio, level, levels) for ratio in ratios])
         terms = [weights[-1][:, i : i + 1] * pyramid[level] for i, pyramid in enumerate(bands)]
@@ -169,6 +170,7 @@ def _blend(images: Sequence[Tensor], weights: Tensor) -> Tensor:
     last = images[-1]
     result = last
     for i, image in enumerate(images[:-1]):
+        check_interrupted()
         result = result + weights[:, i : i + 1] * (image - last)
     return result
 

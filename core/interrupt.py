@@ -1,4 +1,4 @@
-"""Cancel in the middle of a network's pass: a poll before each of its layers.
+"""Cancel in the middle of a network's pass, or of work on whole images: a poll before each layer and each step of it.
 
 `on_step` is called between tiles and strips, and those may be large: a second or more of work on a CPU.
 """
@@ -25,6 +25,8 @@ _polls = _Polls()
 def interruptible(networks: Sequence[nn.Module], poll: Callable[[], None]) -> Iterator[None]:
     """While it lasts, `poll` is called before every layer that this thread runs of the networks; results are the same.
 
+    It is called between the steps of work on whole images, too: resampling, filters, pyramids, fusion.
+
     Args:
         networks: any modules; their layers are the modules that contain no others.
         poll: raises to cancel; called some hundred times a pass, so it should cost no more than a look at a flag.
@@ -43,6 +45,6 @@ def interruptible(networks: Sequence[nn.Module], poll: Callable[[], None]) -> It
 
 
 def check_interrupted() -> None:
-    """Calls this thread's poll, for layers that are not run as modules; nothing outside `interruptible`."""
+    """Calls this thread's poll, for what is not run as a module; nothing outside `interruptible`."""
     if _polls.poll is not None:
         _polls.poll()

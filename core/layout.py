@@ -15,7 +15,8 @@ from .resample import resample
 _TO_YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
 _OFFSET = (16.0, 128.0, 128.0)
 _TO_RGB = tuple(
-    tuple(row) for row in torch.linalg.inv(torch.tensor(_TO_YCBCR, dtype=torch.float64)).mul(255.0).tolist()
+    tuple(row)
+    for row in torch.linalg.inv(torch.tensor(_TO_YCBCR, dtype=torch.float64, device="cpu")).mul(255.0).tolist()
 )
 
 

@@ -8,6 +8,8 @@ import torch
 from kornia.filters import gaussian_blur2d, sobel, spatial_gradient
 from torch import Tensor
 
+from .interrupt import check_interrupted
+
 # A disagreement as large as the usual error of an upsampled picture (its RMS, about 10/255) is where
 # similarity has fallen to 1/e at temperature 1.
 FEATURE_SCALE = 0.04
@@ -24,6 +26,7 @@ def luma(image: Tensor) -> Tensor:
     Returns:
         `[B, 1, H, W]`, float32 (float64 for float64), in the image's range.
     """
+    check_interrupted()
     colour = image[:, :3].to(torch.promote_types(image.dtype, torch.float32))
     return colour.mean(dim=1, keepdim=True)
 
@@ -39,6 +42,7 @@ def gradient_magnitude(plane: Tensor) -> Tensor:
     Returns:
         `[B, 1, H, W]`, image units per pixel: a ramp that climbs s per pixel gives s.
     """
+    check_interrupted()
     with _full_precision(plane):
         return (sobel(plane, eps=_GRADIENT_EPS) - math.sqrt(_GRADIENT_EPS)).clamp_min(0.0)
 
@@ -55,6 +59,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     Returns:
         `[B, C, H, W]`.
     """
+    check_interrupted()
     side = 2 * blur_radius(sigma) + 1
     with _full_precision(image):
         return gaussian_blur2d(image, (side, side), (sigma, sigma), border_type="replicate")
@@ -75,6 +80,7 @@ def local_features(image: Tensor) -> Tensor:
         `[B, 3, H, W]` in units of `FEATURE_SCALE`.
     """
     plane = luma(image)
+    check_interrupted()
     with _full_precision(plane):
         slopes = spatial_gradient(plane)[:, 0]
     return torch.cat([plane, slopes], dim=1) / FEATURE_SCALE

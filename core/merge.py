@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from .checks import check_size
 from .dynamic_weights import DynamicWeights
 from .fusion import fuse
+from .precision import autocast
 from .pyramid import rows_to_weigh, weighed_rows
 from .residual import check_pair
 from .rows import BAND_PIXELS, Original, Rows, bands, images_at_a_time, rows_at
@@ -103,7 +105,8 @@ def fuse_in_bands(
                 original.read(seen) if shares_memory(image, out) else rows_at(image[some], (H, W), seen).clamp(0, 1)
                 for image in images
             ]
-            result = fuse(scaled, "learned", model=model)
+            with autocast(out.device, torch.float32):
+                result = fuse(scaled, "learned", model=model)
             kept = slice(rows.start - seen.start, rows.stop - seen.start)
             target[:, :, rows] = result.image[:, :, kept]
             if maps is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from kornia.filters import filter2d_separable, get_gaussian_kernel1d
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import check_choice, check_image, check_integer, check_map, check_number
+from .interrupt import check_interrupted
+from .precision import autocast
 
 KINDS = ("gaussian", "uniform", "correlated")
 
@@ -18,6 +21,7 @@ MAX_SEED = 2**64 - 1
 CORRELATION_SIGMA = 1.5  # pixels: standard deviation of the blur of correlated noise
 _CORRELATION_RADIUS = 5
 _WORD = 2**64
+_PLAIN: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}  # whatever torch's defaults are
 
 
 def generator(seed: int, stage: int = 1) -> torch.Generator:
@@ -145,17 +149,20 @@ def softplus_inverse(value: float) -> float:
 
 
 def _draw_one(shape: tuple[int, int, int], random: torch.Generator, kind: str) -> Tensor:
+    check_interrupted()
     if kind == "uniform":
-        return (torch.rand(shape, generator=random) * 2.0 - 1.0) * math.sqrt(3.0)
+        return (torch.rand(shape, generator=random, **_PLAIN) * 2.0 - 1.0) * math.sqrt(3.0)
     if kind == "gaussian":
-        return torch.randn(shape, generator=random)
+        return torch.randn(shape, generator=random, **_PLAIN)
     # Drawn wider than the image and cropped by the filter: a padded border would change the variance there.
     C, H, W = shape
     margin = 2 * _CORRELATION_RADIUS
-    wide = torch.randn((1, C, H + margin, W + margin), generator=random)
-    kernel = get_gaussian_kernel1d(margin + 1, CORRELATION_SIGMA)
+    wide = torch.randn((1, C, H + margin, W + margin), generator=random, **_PLAIN)
+    check_interrupted()
+    kernel = get_gaussian_kernel1d(margin + 1, CORRELATION_SIGMA, **_PLAIN)
     kernel = kernel / kernel.norm()  # a sum of independent unit variances keeps unit variance
-    return filter2d_separable(wide, kernel, kernel, padding="valid")[0]
+    with autocast("cpu", torch.float32):
+        return filter2d_separable(wide, kernel, kernel, padding="valid")[0]
 
 
 def _mix(value: int) -> int:

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from .picture_format import Picture, PictureError, PictureWarning, find_pictures, reason
 from .picture_output import check_output, write_atomic, write_picture
 from .png16 import decode_png16, is_png16
-from .tiff16 import decode_tiff16
+from .tiff16 import COMPRESSION, EXTRA, FORMAT, PLANAR, SIGNED, UNSPECIFIED, decode_tiff16, is_signed_tiff
 
 __all__ = [
     "Picture",
@@ -35,10 +35,11 @@ _ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
 # Tags of the main directory that describe the photograph; the others describe the file they were in.
 _KEPT_TAGS = (0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
 _MODES_16 = ("I;16", "I;16L", "I;16B", "I;16N")
-_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_BITS, _PHOTOMETRIC, _FILL_ORDER, _WHITE_IS_ZERO = 258, 262, 266, 0
 _PPM_HEAD = re.compile(rb"P[36](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}")  # width, height and, last, the value of white
 _AV1_HEAD = re.compile(rb"av1C\x81.(.)", re.DOTALL)  # its second bit is high_bitdepth (AV1-ISOBMFF, 2.3.3)
 _JPEG_2000_HEAD = re.compile(rb"\xff\x4f\xff\x51.{38}(.)", re.DOTALL)  # Ssiz of the first component (T.800, A.5.1)
+_SIGNED = "pictures of signed values are not supported"
 WARNING_FILTERS = threading.RLock()  # all threads have one list of them: whoever changes it is alone
 
 
@@ -56,11 +57,12 @@ def read_picture(path: str | Path) -> Picture:
         The picture.
 
     Raises:
-        PictureError: no such file, not a picture, damaged, of a kind that cannot be used (floating point),
-            or of more pixels than Pillow's limit against decompression bombs.
+        PictureError: no such file, not a picture, damaged, of a kind that cannot be used (floating point, signed
+            values), or of more pixels than Pillow's limit against decompression bombs.
 
     Warns:
-        PictureWarning: something of the file was left out (further frames, depth beyond 8 bits, EXIF).
+        PictureWarning: something of the file was left out (further frames, depth beyond 8 bits, EXIF, samples that
+            are neither colour nor alpha).
     """
     try:
         data = Path(path).read_bytes()
@@ -75,7 +77,9 @@ def read_picture(path: str | Path) -> Picture:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             picture, notes = _decode(data)
     except UnidentifiedImageError as error:
-        raise PictureError(f"{path}: not a picture in a format that is known here") from error
+        # Pillow does not know signed values of several samples a pixel
+        what = _SIGNED if is_signed_tiff(data) else "not a picture in a format that is known here"
+        raise PictureError(f"{path}: {what}") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"{path}: too large ({reason(error)})") from error
     except Exception as error:  # decoders raise nearly everything on damaged files: SyntaxError, KeyError, …
@@ -92,10 +96,14 @@ def _decode(data: bytes) -> tuple[Picture, list[str]]:
         if frames > 1 and file.format != "MPO":  # a camera's MPO is one photograph with previews
             notes.append(f"the first of {frames} frames is used")
         file.seek(0)
-        file.load()
+        tiff = decode_tiff16(data) if file.format == "TIFF" else None
+        if tiff is None:
+            _check_tiff(file)
+            file.load()
+        if UNSPECIFIED in _tiff_tags(file).get(EXTRA, ()):
+            notes.append("samples that are neither colour nor alpha are left out")
         icc = file.info.get("icc_profile") or None
         orientation, exif = _exif(file, notes)
-        tiff = decode_tiff16(data) if file.format == "TIFF" else None
         if is_png16(data):
             samples, top = decode_png16(data), 65535
         elif tiff is not None:
@@ -131,6 +139,19 @@ def _is_deep(file: Image.Image, data: bytes) -> bool:
 
 def _tiff_tags(file: Image.Image) -> Mapping[int, Any]:
     return getattr(file, "tag_v2", {})
+
+
+def _check_tiff(file: Image.Image) -> None:
+    """Check that Pillow does not misread a file, which is a TIFF or another."""
+    tags = _tiff_tags(file)
+    if SIGNED in tags.get(FORMAT, ()):
+        raise ValueError(_SIGNED)
+    if tags.get(PLANAR) == 2 and tags.get(COMPRESSION, 1) == 1:
+        # Of each plane Pillow knows which colour it is and no more: it is right with bytes, and where 0 is black.
+        bits, kind = max(tags.get(_BITS, (1,))), tags.get(_PHOTOMETRIC)
+        if bits not in (1, 8) or kind == _WHITE_IS_ZERO or tags.get(_FILL_ORDER, 1) != 1:
+            planes = f"planes of {bits} bits a sample, not compressed, of photometric interpretation {kind}"
+            raise ValueError(f"pictures in {planes} are not supported")
 
 
 def _scale_key(file: Image.Image, bits: int) -> None:

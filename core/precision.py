@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from .checks import check_choice
 
@@ -55,6 +56,22 @@ def autocast_dtype(device: torch.device | str) -> torch.dtype | None:
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)
+
+
+def check_weights(network: nn.Module, argument: str) -> None:
+    """Check that a network holds its weights in float32, from which it computes in any format.
+
+    Args:
+        network: any.
+        argument: its name for the messages.
+
+    Raises:
+        TypeError: it was cast, as by `half()`.
+    """
+    for parameter in network.parameters():
+        if parameter.is_floating_point() and parameter.dtype is not torch.float32:
+            cast = f"expected a network of torch.float32 weights, got {parameter.dtype}"
+            raise TypeError(f"{argument}: {cast}; the setting dtype ('bf16', 'fp16') chooses what it computes in")
 
 
 def _multiplies_bf16() -> bool:

@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from .interrupt import check_interrupted
+
 _ROWS = 32  # output positions per block: long enough for the matrix product, short enough to stay banded
 
 
@@ -97,6 +99,7 @@ def resize_axis(image: Tensor, dim: int, axis: Axis, part: slice | None = None, 
     done = 0
     with torch.autocast(image.device.type, enabled=False):
         for block in blocks:
+            check_interrupted()
             source = _source(image, dim, block).to(block.matrix.dtype)
             piece = (block.matrix @ source if dim == 2 else source @ block.matrix.T).to(dtype)
             if track:
@@ -162,7 +165,7 @@ def _blocks(axis: Axis, device: torch.device, dtype: torch.dtype) -> tuple[_Bloc
         for first in range(0, axis.target, _ROWS):
             at = positions[first : first + _ROWS]
             start, stop = int(at.min()), int(at.max()) + 1
-            matrix = torch.zeros(at.shape[0], stop - start, dtype=torch.float64)
+            matrix = torch.zeros(at.shape[0], stop - start, dtype=torch.float64, device="cpu")
             matrix.scatter_(1, at - start, weights[first : first + _ROWS])
             if not axis.mirror:
                 lower, upper = max(start, 0), min(stop, axis.length)
@@ -176,9 +179,9 @@ def _taps(axis: Axis) -> tuple[Tensor, Tensor]:
     """Source positions (some outside the image) and normalised weights, both `[target, taps]`."""
     kernel = KERNELS[axis.kernel][0]
     widen, reach, taps = _support(axis)
-    centre = (torch.arange(axis.target, dtype=torch.float64) + 0.5) / axis.scale - 0.5
+    centre = (torch.arange(axis.target, dtype=torch.float64, device="cpu") + 0.5) / axis.scale - 0.5
     first = torch.floor(centre - reach).to(torch.int64)
-    positions = first[:, None] + torch.arange(taps)
+    positions = first[:, None] + torch.arange(taps, device="cpu")
     weights = kernel((positions - centre[:, None]) / widen)
     if not axis.mirror:
         weights = weights * ((positions >= 0) & (positions < axis.length))

@@ -20,6 +20,7 @@ from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .fusion import check_images, fused_size
 from .layout import map_at, through_rgb
 from .merge import OnBand, fuse_in_bands, skip_in_bands
+from .precision import autocast
 from .progress import OnStep, Progress
 from .residual import SkipWeights, SkipWeightsConfig
 from .tiling import run_tiled
@@ -92,7 +93,8 @@ class Stage(nn.Module):
             return run_tiled(net, [image], halo=net.halo, align=net.align, tile=CONTROLLER_TILE)
 
         sigma_r, kappa = self.config.denoiser.sigma_r, self.config.kappa
-        with torch.no_grad():
+        # kornia makes a tensor on torch's default device
+        with torch.no_grad(), autocast(image.device, torch.float32), image.device:
             return adaptive_sigma(image, mode, strength * kappa, sigma_r, controller)
 
     def denoise(
@@ -199,11 +201,11 @@ class Stage(nn.Module):
         check_size(size)
         H, W = int(size[0]), int(size[1])
         *others, last = (spread_colour(image) for image in images)
-        maps = torch.empty(last.shape[0], len(images), H, W, device=last.device)
+        maps = torch.empty(last.shape[0], len(images), H, W, dtype=torch.float32, device=last.device)
         others = [through_rgb_only(image).float() for image in others]
 
         def run(rgb: Tensor) -> Tensor:
-            out = torch.empty(rgb.shape[0], 3, H, W, device=rgb.device)
+            out = torch.empty(rgb.shape[0], 3, H, W, dtype=torch.float32, device=rgb.device)
             with torch.no_grad():
                 return fuse_in_bands([*others, rgb.float()], self.weights, out, maps)
 

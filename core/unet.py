@@ -180,14 +180,13 @@ class AttnUNet(nn.Module):
 
     def _halo(self) -> int:
         # From the output back to the input: how much lies beyond a border of the grid, in tokens of each level.
-        tokens, skipped = 1, []  # what the tail looks at
+        # The way through the middle sees further than the skips beside it.
+        tokens = 1  # what the tail looks at
         for level in self.up_levels:
-            tokens = level.context(tokens)  # type: ignore[operator]
-            skipped.append(tokens)
-            tokens = math.ceil(tokens / 2)
+            tokens = math.ceil(level.context(tokens) / 2)  # type: ignore[operator]
         tokens = self.middle.context(tokens)
         for level in reversed(self.down_levels):
-            tokens = level.context(max(2 * tokens, skipped.pop()))  # type: ignore[operator]
+            tokens = level.context(2 * tokens)  # type: ignore[operator]
         return self.config.unshuffle * (tokens + 1)  # what the head looks at
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,5 +234,5 @@ class AttnUNet(nn.Module):
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Number of trainable values in `module`."""
+    """Number of values in the parameters of `module`, frozen ones too."""
     return sum(p.numel() for p in module.parameters())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layout import rgb_to_ycbcr, ycbcr_to_rgb
+from ..precision import check_weights
 from ..separable import Axis, resize_axis
 
 SCALES = (2, 3, 4)
@@ -75,8 +76,10 @@ class LumaUpsampler(nn.Module):
             [B, 3, H·scale, W·scale] float32, not clamped.
 
         Raises:
+            TypeError: the weights are not float32.
             ValueError: `rgb` has another shape.
         """
+        check_weights(self, type(self).__name__)
         check_rgb(rgb)
         luma, chroma = rgb_to_ycbcr(rgb.float()).split((1, 2), dim=1)
         return ycbcr_to_rgb(torch.cat([self.upsample_luma(luma), bicubic(chroma, self.scale)], dim=1))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import check_choice, check_integer, check_number
+from ..precision import check_weights
 from ..row_stream import Bicubic, Chained, Convolved, Local, Stream, added, layer_by_layer
 from .common import BICUBIC_HALO, SCALES, bicubic, check_rgb, in_float32
 
@@ -87,7 +88,7 @@ class EDSR(nn.Module):
         super().__init__()
         self.config = config
         self.scale = config.scale
-        self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(RGB_MEAN, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.head = _conv3x3(3, config.width)
         self.blocks = nn.Sequential(*(ResidualBlock(config.width, config.res_scale) for _ in range(config.blocks)))
         self.blocks_end = _conv3x3(config.width, config.width)
@@ -115,8 +116,10 @@ class EDSR(nn.Module):
             [B, 3, H·scale, W·scale] float32, not clamped.
 
         Raises:
+            TypeError: the weights are not float32.
             ValueError: `rgb` has another shape.
         """
+        check_weights(self, "EDSR")
         check_rgb(rgb)
         rgb = rgb.float()
         if self.config.tail == "direct":
@@ -134,7 +137,11 @@ class EDSR(nn.Module):
 
         Returns:
             a stream of what `forward` gives.
+
+        Raises:
+            TypeError: the weights are not float32.
         """
+        check_weights(self, "EDSR")
         body = Chained(*(cast(ResidualBlock, block).stream() for block in self.blocks), Convolved(self.blocks_end))
         features = Chained(Convolved(self.head), added(body))
         if self.config.tail == "direct":

@@ -117,14 +117,14 @@ def _from_edsr_pytorch(state: State) -> dict[str, Tensor]:
 
 def _with_range_255(own: dict[str, Tensor], last: str) -> dict[str, Tensor]:
     """Take out the stored mean shift, and fold another range than 0..255 into the outer convolutions."""
-    shift = {name: own.pop(name) for name in list(own) if name.startswith(("sub_mean.", "add_mean."))}
+    shift = {name: own.pop(name).cpu() for name in list(own) if name.startswith(("sub_mean.", "add_mean."))}
     if not shift:
         return own
-    mean = torch.tensor(RGB_MEAN)
+    mean = torch.tensor(RGB_MEAN, dtype=torch.float32, device="cpu")
     try:
         span = float((shift["add_mean.bias"] / mean).mean())
         fits = all(
-            torch.allclose(shift[f"{name}.weight"].reshape(3, 3), torch.eye(3), atol=1e-3)
+            torch.allclose(shift[f"{name}.weight"].reshape(3, 3), mean.new_ones(3).diag(), atol=1e-3)
             and torch.allclose(shift[f"{name}.bias"], sign * span * mean, rtol=1e-3)
             for name, sign in (("sub_mean", -1), ("add_mean", 1))
         )

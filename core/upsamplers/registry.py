@@ -15,6 +15,7 @@ from torch import Tensor
 from ..checkpoint import (
     FORMAT,
     CheckpointError,
+    built,
     load_into,
     read_checkpoint,
     read_metadata,
@@ -96,7 +97,7 @@ def recognise(state_dict: Mapping[str, Any], scale: int | None = None) -> Upsamp
         raise CheckpointError(f"no upsampler that is known here (found {found}, …); known are: {known}")
     try:
         own = layout.to_own(tensors)
-        module = _build(layout.kind, own, scale)
+        module = built(lambda: _build(layout.kind, own, scale))
         load_into(module, own)
     except ValueError as error:
         kind = type(error) if isinstance(error, CheckpointError) else CheckpointError
@@ -115,7 +116,7 @@ def load_upsampler(name_or_path: str | os.PathLike[str]) -> Upsampler:
             its weights do not).
 
     Returns:
-        The network on the CPU, in eval mode.
+        The network, float32 on the CPU, in eval mode.
 
     Raises:
         CheckpointError: see `resolve`, `read_checkpoint` and `recognise`.
@@ -129,7 +130,7 @@ def load_upsampler(name_or_path: str | os.PathLike[str]) -> Upsampler:
             raise CheckpointError(f"{path}: {error}") from None
     checkpoint = read_checkpoint(path, kind="upsampler")
     try:
-        module = build_upsampler(checkpoint.config)
+        module = built(lambda: build_upsampler(checkpoint.config))
     except ValueError as error:
         raise CheckpointError(f"{path}: config: {error}") from None
     load_into(module, checkpoint)
@@ -174,10 +175,10 @@ def _fsrcnn_scale(config: FSRCNNConfig, own: Mapping[str, Tensor]) -> int:
     """The scale at which flat greys keep their brightness: at a wrong one it is off by (right / wrong)²."""
     errors = {}
     for scale in SCALES:
-        network = FSRCNN(replace(config, scale=scale))
+        network = FSRCNN(replace(config, scale=scale)).float()
         load_into(network, own)
         edge = network.halo * scale
-        greys = torch.tensor(_GREYS).view(-1, 1, 1, 1)
+        greys = torch.tensor(_GREYS, dtype=torch.float32).view(-1, 1, 1, 1)
         with torch.no_grad():
             flat = network.upsample_luma(greys.expand(-1, 1, 2 * network.halo + 1, 2 * network.halo + 1))
         errors[scale] = float((flat[..., edge:-edge, edge:-edge].mean((1, 2, 3)) - greys.flatten()).abs().max())

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from progressive_upsampling.core.adaptive_noise import (
     MODES,
@@ -14,6 +15,7 @@ from progressive_upsampling.core.adaptive_noise import (
     gradient_map,
     laplace_nll,
 )
+from progressive_upsampling.core.local_features import blur, gradient_magnitude
 
 SIZES = [(33, 47), (1, 1), (257, 129), (3, 700)]
 
@@ -115,6 +117,14 @@ def test_controller_at_birth_gives_sigma_r_everywhere(size: tuple[int, int]) -> 
     controller = NoiseController(NoiseControllerConfig(sigma_r=0.05))
     result = controller(torch.rand(2, 3, *size))
     torch.testing.assert_close(result, torch.full((2, 1, *size), 0.05), rtol=1e-6, atol=0)
+
+
+def test_controller_weighs_gradient_detail_and_centred_luma() -> None:
+    controller, image = _awake(), torch.rand(2, 3, 33, 47)
+    plane = image.mean(dim=1, keepdim=True)
+    planes = torch.cat([gradient_magnitude(plane) / 0.04, (plane - blur(plane, 1.0)).abs() / 0.04, plane - 0.5], dim=1)
+    expected = 0.04 * F.softplus(controller.last(controller.layers(planes)) + math.log(math.e - 1))
+    torch.testing.assert_close(controller(image), expected)
 
 
 def test_controller_is_positive_and_takes_grey_and_alpha() -> None:

@@ -344,6 +344,12 @@ def test_resolve_finds_bundled_names_and_files(weights: Path, file: Path) -> Non
     assert ck.resolve(file) == file
 
 
+def test_a_bundled_name_wins_over_a_file(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "default").touch()
+    monkeypatch.chdir(tmp_path)
+    assert ck.resolve("default") == weights / "default.safetensors"
+
+
 @pytest.mark.parametrize("name", ["defualt", ""])
 def test_unknown_name_lists_the_bundled_ones(weights: Path, name: str) -> None:
     text = message_of(ck.resolve, name)
@@ -375,6 +381,7 @@ def test_load_into_fills_the_network() -> None:
         ({"bias": None}, "1 missing: bias"),
         ({"gain": torch.zeros(1)}, "1 unexpected: gain"),
         ({"weight": torch.zeros(4, 3, 5, 5)}, r"weight (expected [4, 3, 3, 3], got [4, 3, 5, 5])"),
+        ({"weight": torch.zeros(3, 4, 3, 3)}, "1 of another shape: weight (expected [4, 3, 3, 3], got [3, 4, 3, 3])"),
         ({f"k{i}": torch.zeros(1) for i in range(9)}, "9 unexpected: k0, k1, k2, k3 and 5 more"),
     ],
 )

@@ -224,6 +224,11 @@ def test_another_denoiser_can_make_the_blind_estimate() -> None:
     torch.testing.assert_close(stub.states[0][1], noisy - other.blind(noisy, s))
 
 
+def test_another_denoiser_computes_in_the_same_format() -> None:
+    (_, noisy, s), net, other = noised(), denoiser(), denoiser(seed=1)
+    assert not torch.equal(*(denoise(net, noisy, s, blind=other, dtype=dtype) for dtype in ("fp32", "bf16")))
+
+
 def test_a_denoiser_for_blind_use_alone_is_not_asked_for_more() -> None:
     net, (y, noisy, s) = Denoiser(DenoiserConfig(unet_config(), conditioned=False)).eval(), noised()
     assert torch.equal(denoise(net, noisy, s), noisy.clamp(0, 1))

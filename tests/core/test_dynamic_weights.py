@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from progressive_upsampling.core.fusion import DynamicWeights, DynamicWeightsConfig
+from progressive_upsampling.core.dynamic_weights import DynamicWeights, DynamicWeightsConfig
 
 SIZES = [(33, 47), (1, 1), (257, 129), (3, 700), (2, 5)]
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from progressive_upsampling.core.fusion import MODES, STRUCTURES, DynamicWeights, DynamicWeightsConfig, fuse
+from progressive_upsampling.core.dynamic_weights import DynamicWeights, DynamicWeightsConfig
+from progressive_upsampling.core.fusion import MODES, STRUCTURES, fuse
 from progressive_upsampling.core.resample import resample
 
 SIZES = [(33, 47), (1, 1), (257, 129), (3, 700)]
@@ -122,6 +123,13 @@ def test_hierarchical_fuses_the_coarse_pair_at_its_own_size_first() -> None:
         torch.testing.assert_close(result.weights[:, 2], last.weights[:, 1], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("sides", "side"), [((12, 6, 24), 24), ((24, 30, 8), 16)])
+def test_hierarchical_takes_an_image_through_no_size_that_loses_or_adds_anything(sides: tuple, side: int) -> None:
+    images = [torch.rand(1, 3, s, s) for s in sides]
+    result = fuse(images, "weighted", "hierarchical", weights=[1, 0, 0], size=(side, side)).image
+    torch.testing.assert_close(result, resample(images[0], (side, side)).clamp(0, 1), atol=1e-6, rtol=0)
+
+
 def _plain_attention(images: np.ndarray, temperature: float) -> np.ndarray:
     """[N, 3, H, W] to weights [N, H, W], pixel by pixel."""
     N, _, H, W = images.shape
@@ -224,6 +232,16 @@ def test_laplacian_weighs_each_band_by_itself() -> None:
     torch.testing.assert_close(result.image, expected.clamp(0, 1), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("coarse", "fine", "share"), [((4, 32), (32, 32), 0.0), ((54, 54), (67, 67), 0.5), ((33, 33), (67, 67), 0.0)]
+)
+def test_laplacian_takes_the_finest_band_of_images_nearer_to_full_than_to_half_size(
+    coarse: tuple[int, int], fine: tuple[int, int], share: float
+) -> None:
+    weights = fuse([torch.rand(1, 3, *coarse), torch.rand(1, 3, *fine)], "weighted", "laplacian").weights
+    assert torch.equal(weights[:, 0], torch.full((1, *fine), share))
+
+
 def test_laplacian_asks_the_model_for_the_weights_of_each_band() -> None:
     asked, model = [], _model()
 
@@ -319,6 +337,7 @@ def test_size_sets_the_size_and_defaults_to_that_of_the_largest() -> None:
     images = [torch.rand(1, 3, 30, 40), torch.rand(1, 3, 9, 9)]
     assert fuse(images).image.shape == (1, 3, 30, 40)
     assert fuse(images, size=(70, 3)).image.shape == (1, 3, 70, 3)
+    assert fuse([torch.rand(1, 3, 4, 6), torch.rand(1, 3, 6, 4)]).image.shape == (1, 3, 6, 4)  # the last of these
 
 
 _TWO = [torch.rand(1, 3, 4, 4), torch.rand(1, 3, 8, 8)]

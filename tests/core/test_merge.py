@@ -51,6 +51,13 @@ def test_a_fusion_in_bands_is_the_fusion(size: tuple[int, int], before: tuple[in
 def test_without_weights_nothing_changes() -> None:
     current = picture(20, 30)
     assert torch.equal(skip_in_bands(current.clone(), picture(10, 15, seed=1), [0.0, 0.0]), current)
+    assert skip_in_bands(current + 0.5, picture(10, 15), [0.0, 0.0]).max() == 1
+
+
+def test_the_previous_image_is_an_image_again_before_it_is_mixed_in() -> None:
+    current, previous = picture(33, 47, seed=1).round(), picture(17, 24).round()  # bicubic overshoots at such edges
+    whole = skip(current, previous, "weighted", weights=[0.3, 0.6])
+    torch.testing.assert_close(skip_in_bands(current, previous, [0.3, 0.6]), whole, atol=2e-6, rtol=0)
 
 
 def test_every_band_is_reported() -> None:

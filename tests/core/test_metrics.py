@@ -157,6 +157,19 @@ def test_half_the_contrast_is_6_decibels_less() -> None:
     assert torch.allclose(ratio, torch.tensor(-6.02, dtype=torch.float64), atol=0.1)
 
 
+def test_noise_of_one_level_on_a_flat_image_is_measured_against_the_rounding() -> None:
+    signs = torch.randint(0, 2, (1, 1, 256, 200), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    ratio = radial_log_ratio((100 + signs) / 255, torch.full((1, 1, 256, 200), 100 / 255), rings=8)[0]
+    expected = torch.tensor(10 * math.log10((1 + 1 / 12) / (1 / 12)), dtype=torch.float64)
+    assert torch.allclose(ratio, expected, rtol=0, atol=0.6)
+
+
+def test_the_spectrum_error_is_the_mean_of_the_absolute_ratios() -> None:
+    reference = torch.cat([photo(), photo().flip(1)])
+    ratio = radial_log_ratio(noisy(reference), reference)
+    assert torch.equal(radial_spectrum_error(noisy(reference), reference), ratio.abs().mean(dim=1))
+
+
 def test_empty_rings_compare_as_equal() -> None:
     dark, light = torch.full((1, 1, 33, 47), 0.2), torch.full((1, 1, 33, 47), 0.8)
     assert float(radial_spectrum_error(dark, light)) == 0
@@ -185,6 +198,8 @@ def test_wrong_input_is_named(metric: Callable[..., torch.Tensor]) -> None:
         metric(image, image, channel="luma")
     with pytest.raises(ValueError, match="crop: expected less than half of 33 x 47 pixels, got 17"):
         metric(image, image, crop=17)
+    with pytest.raises(ValueError, match="crop: expected less than half of 8 x 20 pixels, got 4"):
+        metric(image[..., :8, :20], image[..., :8, :20], crop=4)
     with pytest.raises(ValueError, match="crop: expected an integer >= 0, got -1"):
         metric(image, image, crop=-1)
 

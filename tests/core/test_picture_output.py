@@ -48,6 +48,13 @@ def test_a_folder_as_output_file_is_refused(tmp_path):
         check_output(tmp_path / "x.png")
 
 
+def test_a_read_only_file_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(b"old")
+    monkeypatch.setattr(picture_output.os, "access", lambda *_: False)  # the administrator may write any file
+    with pytest.raises(PictureError, match="the file is read-only"):
+        check_output(tmp_path / "x.png")
+
+
 def test_a_read_only_folder_is_refused_before_any_work(tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir()
@@ -68,7 +75,7 @@ def test_a_picture_too_large_for_the_format_is_refused_before_any_work(tmp_path)
 
 def test_a_picture_too_large_for_tiff_s_offsets_is_refused_before_any_work(tmp_path):
     deep, grey = Picture(torch.zeros(1, 3, 1, 1), 16), Picture(torch.zeros(1, 1, 1, 1), grey=True)
-    for name, like in (("x.png", deep), ("x.tif", grey), ("x.tif", None)):
+    for name, like in (("x.png", deep), ("x.tif", grey), ("x.tif", grey_with_alpha()), ("x.tif", None)):
         check_output(tmp_path / name, (32768, 32768), like)
     with pytest.raises(PictureError, match=r"TIFF holds at most .* got 32768x32768 pixels of 6 bytes"):
         check_output(tmp_path / "x.tif", (32768, 32768), deep)
@@ -154,6 +161,20 @@ def test_grey_with_alpha_becomes_colour_in_a_16_bit_tiff_and_that_is_said(tmp_pa
     assert not back.grey and (back.image - like.image).abs().max() < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:.*laid on white")
+def test_grey_with_alpha_becomes_a_grey_jpeg(tmp_path):
+    like = grey_with_alpha()
+    write_picture(tmp_path / "x.jpg", like.image, like)
+    with Image.open(tmp_path / "x.jpg") as file:
+        assert file.mode == "L"
+
+
+@pytest.mark.filterwarnings("ignore:.*laid on white")
+def test_alpha_beyond_1_is_opaque_in_a_jpeg(tmp_path):
+    write_picture(tmp_path / "x.jpg", torch.tensor([0.5, 0.5, 0.5, 1.5]).view(1, 4, 1, 1).expand(-1, -1, 8, 8))
+    assert (read_picture(tmp_path / "x.jpg").image * 255 - 128).abs().max() < 1.5
+
+
 @pytest.mark.parametrize(
     ("name", "bits", "kept"),
     [("x.png", 8, True), ("x.png", 16, True), ("x.tif", 8, True), ("x.tif", 16, False), ("x.webp", 8, False)],
@@ -166,13 +187,26 @@ def test_a_profile_that_a_file_cannot_hold_is_said_to_be_left_out(tmp_path, name
     assert read_picture(tmp_path / name).icc == (like.icc if kept else None)
 
 
+def exif_with_comment(length: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x8769] = {0x9286: b"ASCII\0\0\0" + b"x" * length}  # a user's comment
+    return exif.tobytes()
+
+
 @pytest.mark.parametrize(("suffix", "kept"), [(".jpg", False), (".png", True), (".webp", True), (".tif", True)])
 def test_exif_that_a_format_cannot_hold_does_not_cost_the_picture(tmp_path, suffix, kept):
-    exif = Image.Exif()
-    exif[0x8769] = {0x9286: b"ASCII\0\0\0" + b"x" * 70_000}  # a user's comment
-    like = Picture(torch.rand(1, 3, 4, 5), exif=exif.tobytes())
+    like = Picture(torch.rand(1, 3, 4, 5), exif=exif_with_comment(70_000))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         write_picture(tmp_path / f"out{suffix}", like.image, like)
     assert [("EXIF" in str(one.message)) for one in said] == ([] if kept else [True])
     assert (read_picture(tmp_path / f"out{suffix}").exif is not None) == kept
+
+
+@pytest.mark.parametrize(("length", "kept"), [(65532, True), (65534, False)])
+def test_a_jpeg_holds_as_much_exif_as_one_segment(tmp_path, length, kept):
+    exif = exif_with_comment(1000 + length - len(exif_with_comment(1000)))
+    assert len(exif) == length
+    with contextlib.nullcontext() if kept else pytest.warns(PictureWarning, match="this much EXIF data: left out"):
+        write_picture(tmp_path / "x.jpg", torch.rand(1, 3, 4, 5), Picture(torch.rand(1, 3, 4, 5), exif=exif))
+    assert (read_picture(tmp_path / "x.jpg").exif is not None) == kept

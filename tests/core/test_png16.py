@@ -77,6 +77,12 @@ def test_a_transparent_colour_becomes_alpha():
     assert decoded[0, :, 3].tolist() == [0, 65535]
 
 
+def test_a_transparent_colour_of_another_length_is_ignored():
+    samples = random(1, 2, 3)
+    data = file_of(filtered(samples, [0]), 2, 1, 2, extra=chunk(b"tRNS", b"\0\1"))
+    assert np.array_equal(decode_png16(data), samples)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_other_readers_agree(channels):
     samples = random(33, 47, channels)
@@ -95,10 +101,21 @@ def test_smooth_pictures_become_small():
     assert len(encode_png16(np.ascontiguousarray(ramp))) < ramp.nbytes / 50
 
 
+def test_the_row_filters_that_pack_best_are_taken():
+    walk = np.random.default_rng(0).integers(-40, 41, (128, 128)).cumsum(1).cumsum(0) % 65536
+    samples = walk.astype(np.uint16)[:, :, None]
+    assert len(encode_png16(samples)) < 0.95 * len(zlib.compress(samples.astype(">u2").tobytes(), 6))
+
+
+def test_exif_is_stored_without_the_prefix_of_jpeg():
+    assert b"eXIfMM\0*" in encode_png16(random(4, 4, 3), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
+
+
 def test_only_16_bit_png_files_are_recognised():
     out = io.BytesIO()
     Image.new("RGB", (4, 4)).save(out, "PNG")
     assert not is_png16(out.getvalue()) and not is_png16(b"") and is_png16(encode_png16(random(4, 4, 3)))
+    assert not is_png16(encode_png16(random(4, 4, 3))[:20])
 
 
 @pytest.mark.parametrize(
@@ -115,6 +132,15 @@ def test_only_16_bit_png_files_are_recognised():
 def test_damaged_files_are_refused(data, message):
     with pytest.raises(ValueError, match=message):
         decode_png16(data)
+
+
+@pytest.mark.parametrize(("at", "value"), [(10, 1), (11, 1), (12, 2)], ids=["compression", "filtering", "interlace"])
+def test_a_method_that_is_not_known_is_refused(at, value):
+    data = encode_png16(random(9, 9, 3))
+    header = bytearray(data[16:29])
+    header[at] = value
+    with pytest.raises(ValueError, match="not a 16-bit PNG"):
+        decode_png16(SIGNATURE + chunk(b"IHDR", bytes(header)) + data[33:])
 
 
 def test_a_changed_byte_is_noticed():

@@ -14,7 +14,7 @@ from PIL import Image
 
 from progressive_upsampling.core.metrics import psnr
 from progressive_upsampling.core.resample import METHODS, resample
-from progressive_upsampling.core.separable import Axis, _blocks
+from progressive_upsampling.core.separable import Axis, _blocks, _product_dtype
 from progressive_upsampling.core.train.degrade import matlab_imresize
 
 SIZES = [(33, 47), (1, 1), (257, 129), (3, 700)]
@@ -195,12 +195,36 @@ def short_products() -> Iterator[None]:
     torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("method", LINEAR)
-def test_precision_settings_make_no_difference(method: str, short_products: None) -> None:
+def error_in_float32(method: str) -> float:
     image = torch.rand(1, 3, 257, 129)
-    expected = resample(image.double(), (300, 258), method).float()
+    return float((resample(image, (300, 258), method) - resample(image.double(), (300, 258), method)).abs().max())
+
+
+@pytest.mark.parametrize("method", LINEAR)
+def test_short_products_make_no_difference(method: str, short_products: None) -> None:
+    assert error_in_float32(method) < 2e-6
+
+
+@pytest.mark.parametrize("method", LINEAR)
+def test_autocast_makes_no_difference(method: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.allclose(resample(image, (300, 258), method), expected, atol=2e-6)
+        assert error_in_float32(method) < 2e-6
+
+
+@pytest.mark.parametrize(("setting", "dtype"), [("highest", torch.float32), ("medium", torch.float64)])
+def test_products_are_in_float64_where_float32_would_be_shortened(
+    setting: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: setting)
+    assert _product_dtype(torch.rand(1, 3, 4, 4)) is dtype
+
+
+def test_products_are_in_float64_where_torch_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mixed() -> str:
+        raise RuntimeError("mixed settings")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", mixed)
+    assert _product_dtype(torch.rand(1, 3, 4, 4)) is torch.float64
 
 
 @settings(max_examples=40, deadline=None)

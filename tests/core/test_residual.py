@@ -113,6 +113,28 @@ def test_two_levels_equal_the_pyramid_written_out() -> None:
     torch.testing.assert_close(result, current + 0.1 * high + 0.45 * low, atol=1e-5, rtol=0)
 
 
+def test_attention_with_three_levels_equals_the_pyramid_written_out() -> None:
+    current = 0.3 + 0.4 * torch.rand(1, 3, 32, 48)
+    previous = current + 0.05 * torch.randn_like(current)
+
+    def reduced(image: torch.Tensor, factor: int) -> torch.Tensor:
+        return F.interpolate(image, scale_factor=1 / factor, mode="bilinear", antialias=True)
+
+    def double(image: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(image, scale_factor=2, mode="bilinear")
+
+    w = 0.8 * similarity(current, previous, 2.0)
+    fine = previous - current
+    middle = reduced(fine, 2)
+    rest = reduced(middle, 2)
+    added = (1 - (1 - reduced(w, 4)) ** 3) * rest
+    added = (1 - (1 - reduced(w, 2)) ** 2) * (middle - double(rest)) + double(added)
+    added = w * (fine - double(middle)) + double(added)
+    result = skip(current, previous, "attention", 0.8, levels=3, temperature=2.0)
+    torch.testing.assert_close(result, current + added, atol=1e-5, rtol=0)
+    assert 0.1 < w.mean() < 0.7
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_one_level_stays_between_the_two_images(mode: str) -> None:
     current, previous = _pair(33, 47)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -127,6 +130,30 @@ def test_several_images_are_one_after_the_other_in_the_channels() -> None:
     one, two = image(9, 5, batch=2), image(9, 5, batch=2, channels=1)
     found = streams.run_in_rows(lambda: streams.Local(lambda rows: rows[:, 2:]), [one, two], rows=4)
     assert torch.equal(found, torch.cat([one[:, 2:], two], 1))
+
+
+def test_every_strip_of_a_batch_is_reported() -> None:
+    calls: list[tuple[int, int]] = []
+    pictures = image(5, 4, batch=2)
+    streams.run_in_rows(lambda: streams.Local(torch.neg), [pictures], rows=2, on_rows=lambda *call: calls.append(call))
+    assert calls == [(rows, 10) for rows in (2, 4, 5, 7, 9, 10)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: streams.Convolved(nn.Conv2d(3, 3, 5, padding=2)),
+        lambda: streams.Interpolated(2),
+        lambda: streams.Bicubic(1000, 2),
+    ],
+    ids=["convolved", "interpolated", "bicubic"],
+)
+def test_few_rows_stay_in_memory(made: Callable[[], Any]) -> None:
+    stream, strip = made(), image(40, 7)
+    for _ in range(10):
+        stream.push(strip, False)
+    assert stream._kept.untyped_storage().nbytes() <= 8 * strip[:, :, 0].nbytes
 
 
 @pytest.mark.parametrize(("size", "side", "rows"), [((10, 10), 10, None), ((11, 10), 10, 10), ((99, 9000), 100, 8)])

@@ -11,6 +11,7 @@ from torch import Tensor
 from progressive_upsampling.core.adaptive_noise import MODES, gradient_map
 from progressive_upsampling.core.config import from_dict, to_dict
 from progressive_upsampling.core.denoise import denoise
+from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.fusion import fuse
 from progressive_upsampling.core.noise import inject_noise
 from progressive_upsampling.core.resample import resample
@@ -18,7 +19,7 @@ from progressive_upsampling.core.residual import skip
 from progressive_upsampling.core.stage import Stage, StageConfig, through_rgb_only
 from progressive_upsampling.core.upsample import upsample
 
-from .tiny import largest_difference, lively, picture, randomised, stage_config
+from .tiny import largest_difference, lively, picture, randomised, stage_config, unet_config
 
 
 def random_stage(**changes: Any) -> Stage:
@@ -77,6 +78,11 @@ def test_sigma_is_kappa_times_the_map(mode: str, channels: int) -> None:
     assert not stage.sigma(image, mode).requires_grad
 
 
+def test_sigma_is_in_units_of_the_error_that_the_denoiser_expects() -> None:
+    stage = Stage(stage_config(denoiser=DenoiserConfig(unet_config(), sigma_r=0.1), kappa=0.5))
+    assert torch.equal(stage.sigma(picture(), "uniform"), torch.full((1, 1, 33, 47), 0.05))
+
+
 def test_denoise_is_that_of_its_network() -> None:
     stage, image = random_stage(), picture()
     sigma = stage.sigma(image)
@@ -110,6 +116,11 @@ def test_skip_is_weighted_by_its_bands(channels: int) -> None:
     torch.testing.assert_close(stage.skip(current, previous, 0.5), expected)
     assert torch.equal(stage.skip(current, previous, 0), current)
     assert not stage.skip(current, previous).requires_grad
+
+
+def test_skip_keeps_the_format_of_the_current_image() -> None:
+    stage, current, previous = random_stage(), picture().half(), picture(16, 23, seed=1).half()
+    assert torch.equal(stage.skip(current, previous), stage.skip(current.float(), previous.float()).half())
 
 
 @pytest.mark.parametrize("size", [None, (40, 50), (10, 47)])

@@ -29,6 +29,8 @@ def test_other_readers_agree(channels):
     tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
     samples = random(33, 47, channels)
     assert np.array_equal(tifffile.imread(io.BytesIO(encode_tiff16(samples))), samples)
+    with tifffile.TiffFile(io.BytesIO(encode_tiff16(samples))) as file:
+        assert list(file.pages[0].extrasamples) == [2] * (channels - 3)  # alpha that is not premultiplied
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -63,6 +65,24 @@ def test_files_of_other_kinds_are_left_to_pillow():
         image.save(out, "TIFF")
         assert decode_tiff16(out.getvalue()) is None
     assert decode_tiff16(b"\x89PNG") is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "options"),
+    [
+        (np.int16, (33, 47, 3), {}),
+        (np.float16, (33, 47, 3), {}),
+        (np.uint16, (33, 47, 3), {"tile": (16, 32), "compression": "zlib", "predictor": True}),
+        (np.uint16, (33, 47, 4), {"extrasamples": ["assocalpha"]}),
+        (np.uint16, (33, 47, 4), {"photometric": "separated"}),
+    ],
+    ids=["signed", "float", "predicted tiles", "premultiplied", "CMYK"],
+)
+def test_files_of_16_bits_that_are_no_plain_rgb_are_left_to_pillow(dtype, shape, options):
+    tifffile = pytest.importorskip("tifffile")
+    out = io.BytesIO()
+    tifffile.imwrite(out, np.zeros(shape, dtype), **{"photometric": "rgb", **options})
+    assert decode_tiff16(out.getvalue()) is None
 
 
 def test_a_truncated_directory_is_refused():

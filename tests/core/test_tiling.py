@@ -180,6 +180,12 @@ def test_no_run_is_larger_than_a_tile_whatever_the_batch() -> None:
     assert max(areas) <= (64 + 2 * (8 + 4)) ** 2
 
 
+def test_an_image_longer_than_a_tile_is_cut_however_narrow() -> None:
+    widths: list[int] = []
+    run_tiled(lambda image: widths.append(image.shape[3]) or image, [picture(8, 1000)], halo=2, tile=64)
+    assert max(widths) <= 68
+
+
 def test_a_batch_in_groups_gives_the_same() -> None:
     net, images = unet(), picture(70, 90, batch=3)
     assert largest_difference(tiled(net, images, 64), tiled(net, images, None)) < 1e-5
@@ -257,6 +263,7 @@ def test_an_image_that_fits_is_one_tile_without_a_halo() -> None:
     assert auto_tile(100, 10, 4, budget, (1000, 1000)) == 1000
     assert auto_tile(100, 10, 4, budget, (20, 50_000)) == 50_000
     assert auto_tile(100, 10, 4, budget, (1000, 1001)) == 972
+    assert auto_tile(1, 4, budget=100**2, whole=(10, 12)) == 100  # small images of a batch run together
 
 
 @pytest.mark.parametrize(

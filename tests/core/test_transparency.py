@@ -86,6 +86,13 @@ def test_the_nearest_colour_counts_most() -> None:
     torch.testing.assert_close(red + blue, torch.ones(64))
 
 
+def test_a_wide_gap_is_bridged_without_a_step() -> None:
+    image = torch.zeros(1, 4, 5, 88)
+    image[..., :20], image[..., 68:] = torch.tensor([0.0, 0, 0, 1]).view(4, 1, 1), 1.0  # black, nothing, white
+    steps = spread_colour(image)[0, :3].diff(dim=2)
+    assert steps.min() > -1e-6 and steps.max() < 0.1
+
+
 def test_one_seen_pixel_colours_all_the_rest() -> None:
     image = torch.zeros(1, 4, 70, 90)
     image[0, :, 41, 7] = torch.tensor([0.2, 0.5, 0.9, SEEN])
@@ -124,6 +131,15 @@ def test_a_touch_of_alpha_changes_little(alpha: float) -> None:
     before = spread_colour(image)
     image[:, 3, 10, 40] += 1e-7
     assert largest_difference(spread_colour(image), before) < 1e-4
+
+
+def test_half_of_what_is_seen_is_half_way_to_the_pixels_own_colour() -> None:
+    image, found = cutout(0.0), []
+    for alpha in (0.0, 0.5 * SEEN, SEEN):
+        image[:, :, 10, 40] = torch.tensor([1.0, 1.0, 1.0, alpha])
+        found.append(spread_colour(image)[0, :3, 10, 40])
+    assert (found[2] - found[0]).min() > 0.2
+    torch.testing.assert_close(found[1], (found[0] + found[2]) / 2, atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -56,6 +56,12 @@ def test_no_noise_means_the_image_itself(detail: float) -> None:
     assert regress(net, y, out=y) is y
 
 
+def test_progress_of_a_regression_that_is_left_out_comes_to_its_end() -> None:
+    heard: list[tuple[float, float]] = []
+    regress(without(denoiser()), picture(), on_step=lambda done, total, _: heard.append((done, total)))
+    assert heard == [(1, 1)]
+
+
 def test_detail_blends_with_the_image_itself_and_evaluates_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     net, (y, noisy, s) = without(denoiser()), noised()
     refined = denoise(net, noisy, s, y, detail=1.0, steps=2, dtype="fp32")
