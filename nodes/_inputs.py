@@ -10,7 +10,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.checks import MAX_SIDE, check_map
+from ..core.checks import MAX_SIDE, check_choice, check_map
 from ..core.denoise import STEPS
 from ..core.layout import bhwc_shape, from_bhwc, map_at, mask_to_map
 from ..core.noise import MAX_SEED
@@ -102,6 +102,16 @@ def refinement_inputs() -> list[Any]:
     ]
 
 
+def steps_of(steps: str) -> int:
+    """The evaluations that the input `steps` asks for.
+
+    Raises:
+        ValueError: it is none of its options.
+    """
+    check_choice(steps, "steps", [str(count) for count in STEPS])
+    return int(steps)
+
+
 def detail_mask_input() -> Any:
     """Where detail is added."""
     return io.Mask.Input(
@@ -112,6 +122,7 @@ def detail_mask_input() -> Any:
     )
 
 
+LONGEST_NAME = 200  # bytes, of the 255 that file systems have; the rest is for numbers and suffixes
 COMMUNITY_TILES = " The tiles of an upscale_model overlap and are blended."
 
 
@@ -174,6 +185,9 @@ def inside(folder: str | Path, name: str, argument: str) -> Path:
     target = Path(os.path.abspath(base / stem))
     if not stem or stem.endswith("/") or not target.is_relative_to(base) or target == base:
         raise ValueError(f"{argument}: expected a name inside {base}, got {name!r}")
+    longest = max(len(os.fsencode(part)) for part in stem.split("/"))
+    if longest > LONGEST_NAME:
+        raise ValueError(f"{argument}: expected names of at most {LONGEST_NAME} bytes, got one of {longest}")
     bad = re.search(r'[<>:"|?*\x00-\x1f]', stem)
     if bad:
         raise ValueError(f"{argument}: expected a file name, got {name!r} with {bad.group()!r}")

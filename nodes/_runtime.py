@@ -287,9 +287,9 @@ def input_folder(folder: str, argument: str) -> Path:
 
 
 def model_folder() -> str:
-    """The folder that new models are saved in."""
+    """The folder that new models are saved in: ComfyUI's own, whatever others extra_model_paths.yaml names."""
     register_folders()
-    return folder_paths.get_folder_paths(FOLDER)[0]
+    return os.path.join(folder_paths.models_dir, FOLDER)
 
 
 def model_path(name: str, offered: Sequence[str] | None = None) -> str:

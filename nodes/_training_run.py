@@ -23,6 +23,7 @@ from ..core.train.loop import Trainer
 from ..core.train.picture_sets import whole_side
 from ..core.train.run_folder import BEST, HISTORY, STATE, sheet_path
 from ..core.train.setup import learning
+from ..core.train.state import read_state
 from ..core.train.validate import validate
 from . import _runtime as runtime
 from ._inputs import inside
@@ -137,7 +138,11 @@ def _train(config: TrainConfig, model: Chain, order: Order) -> Result:
     )
     before = {} if begun else _measured(trainer)
     trainer.on_step = live = Live(trainer, before)
+    foreign = False
     try:
+        if begun and order.resume:
+            started_on = read_state(order.folder / STATE, config)[0].data
+            foreign = started_on not in ("", pictures.fingerprint)
         trained = trainer.run(order.resume)
     except CheckpointError as error:
         if not begun:
@@ -157,6 +162,8 @@ def _train(config: TrainConfig, model: Chain, order: Order) -> Result:
     sheet = sheet_path(order.folder, config.steps)
     samples = read_picture(sheet).image if sheet.exists() else trainer.samples()
     text = _summary(trainer, order, before)
+    if foreign:
+        text += "\nthe pictures are not those that the run was started with"
     live.end(samples, text)
     return Result(runtime.at_rest(chosen), trainer.curves(), samples, text)
 

@@ -32,7 +32,7 @@ def network_of(kind: str, ratio: float, checkpoint: str = BUNDLED) -> nn.Module:
         scales = sorted(int(name[len(kind) + 2 :]) for name in bundled() if _is_of(name, kind))
         if not scales:
             raise CheckpointError(f"checkpoint: no {kind} is bundled; choose a file of models/{runtime.FOLDER}")
-        best = next((scale for scale in scales if scale >= ratio - 1e-6), scales[-1])
+        best = next((scale for scale in scales if scale >= ratio), scales[-1])
         checkpoint = f"{kind}_x{best}"
     network = models.load_once(runtime.model_path(checkpoint), load_upsampler)
     found = upsampler_config(network)["kind"]

@@ -7,14 +7,13 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..core.layout import bhwc_shape, from_bhwc
-from ..core.metrics import psnr, ssim
+from ..core.metrics import SSIM_WINDOW, psnr, ssim
 from ..core.sheet import arrange, heat_map
+from ..core.stage import through_rgb_only
 from ..core.upsample import upsample
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import CATEGORY
-
-SMALLEST_SSIM = 11  # side of the window of SSIM
 
 
 class Compare(io.ComfyNode):
@@ -76,10 +75,8 @@ class Compare(io.ComfyNode):
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             count = images.stop - images.start
-            both = {"image": image, "reference": reference}
-            a, b = (
-                _colour(job.send(_some(value, images, name))).expand(count, -1, -1, -1) for name, value in both.items()
-            )
+            both = (_some(value, images, name) for name, value in (("image", image), ("reference", reference)))
+            a, b = (through_rgb_only(job.send(value)).expand(count, -1, -1, -1) for value in both)
             a = a if before[1:3] == size else upsample(a, size)
             for number, (one, other) in enumerate(zip(a.split(1), b.split(1), strict=True), images.start):
                 measured[number] = describe(one, other, crop)
@@ -105,14 +102,16 @@ def describe(image: Tensor, reference: Tensor, crop: int = 0) -> str:
     Raises:
         Cancelled: the user does not want to know any more.
     """
-    has_window = min(image.shape[-2:]) - 2 * crop >= SMALLEST_SSIM
+    has_window = min(image.shape[-2:]) - 2 * crop >= SSIM_WINDOW
     lines = []
     for name, channel in (("Y", "y"), ("RGB", "rgb")):
         line = f"{name:4}PSNR {float(psnr(image, reference, channel=channel, crop=crop)):.2f} dB"
         if has_window:
             line += f"   SSIM {_ssim(image, reference, channel, crop):.4f}"
         lines.append(line)
-    shift = (image - reference).mean(dim=(0, 2, 3)).mul(255).tolist()
+    H, W = image.shape[-2:]
+    inner = (..., slice(crop, H - crop), slice(crop, W - crop))
+    shift = (image.clamp(0, 1) - reference.clamp(0, 1))[inner].mean(dim=(0, 2, 3)).mul(255).tolist()
     lines.append("mean colour difference (R G B, of 255) " + " ".join(f"{value:+.2f}" for value in shift))
     return "\n".join(lines)
 
@@ -150,8 +149,3 @@ def side_by_side(image: Tensor, reference: Tensor) -> Tensor:
     size = f"{image.shape[-1]}×{image.shape[-2]}"
     pairs = zip(image.split(1), reference.split(1), strict=True)
     return torch.cat([arrange([[(f"image {size}", one), (f"reference {size}", other)]]) for one, other in pairs])
-
-
-def _colour(image: Tensor) -> Tensor:
-    """Three channels: grey repeated, alpha left out."""
-    return image[:, :3].expand(-1, 3, -1, -1)

@@ -19,6 +19,7 @@ from ._inputs import (
     refinement_inputs,
     sigma_of,
     stage_input,
+    steps_of,
     unit_map_of,
 )
 
@@ -77,6 +78,7 @@ class AttnUNetDenoise(io.ComfyNode):
     ) -> io.NodeOutput:
         """Denoise the image."""
         batch, height, width, _ = bhwc_shape(noisy_image, "noisy_image")
+        evaluations = steps_of(steps)
         if sigma_map is None and conditioning is None:
             raise ValueError("sigma_map: expected how strong the noise is, as there is no conditioning, got none")
         level = noisy_image.new_zeros(1, height, width) if sigma_map is None else sigma_map
@@ -97,7 +99,7 @@ class AttnUNetDenoise(io.ComfyNode):
                 noisy,
                 sigma,
                 known,
-                steps=int(steps),
+                steps=evaluations,
                 detail=detail,
                 detail_mask=where,
                 blind=blind,

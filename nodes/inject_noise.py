@@ -5,6 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..core.checks import check_choice
+from ..core.interrupt import interruptible
 from ..core.layout import bhwc_shape, map_to_mask
 from ..core.noise import KINDS, inject_noise
 from ..core.progress import OnStep
@@ -83,6 +85,7 @@ class InjectNoise(io.ComfyNode):
         sigma_map: Tensor | None = None,
     ) -> io.NodeOutput:
         """Add the noise."""
+        check_choice(distribution, "distribution", KINDS)
         batch, height, width, _ = bhwc_shape(image)
 
         def work(images: slice, _: OnStep) -> list[Tensor]:
@@ -96,4 +99,5 @@ class InjectNoise(io.ComfyNode):
             mask = map_to_mask(applied.expand(source.shape[0], -1, -1, -1))
             return [runtime.to_comfy(noisy, like=image), runtime.on_intermediate(mask)]
 
-        return io.NodeOutput(*in_groups(work, batch, height * width))
+        with interruptible([], runtime.check_cancelled):
+            return io.NodeOutput(*in_groups(work, batch, height * width))

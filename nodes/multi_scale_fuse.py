@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.chain import Chain
-from ..core.checks import check_choice
+from ..core.checks import check_choice, check_number
 from ..core.fusion import MODES, STRUCTURES, fuse
 from ..core.layout import bhwc_shape, map_to_mask
 from . import _models as models
@@ -127,10 +127,13 @@ def parse_weights(text: str) -> list[float]:
     """Numbers from text such as "2, 1, 1"; none from empty text.
 
     Raises:
-        ValueError: something is no number.
+        ValueError: something is no number, or below 0.
     """
     words = text.replace(",", " ").replace(";", " ").split()
     try:
-        return [float(word) for word in words]
+        weights = [float(word) for word in words]
     except ValueError:
         raise ValueError(f"weights: expected numbers such as '2, 1, 1', got {text!r}") from None
+    for number, weight in enumerate(weights, 1):
+        check_number(weight, f"weights, number {number}", 0.0)
+    return weights

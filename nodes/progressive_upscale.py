@@ -25,6 +25,7 @@ from ._inputs import (
     refinement_inputs,
     scale_inputs,
     seed_input,
+    steps_of,
     strength_input,
     unit_map_of,
     wanted_size,
@@ -147,6 +148,8 @@ class ProgressiveUpscale(io.ComfyNode):
         elif upscale_model is not None:
             extra = [runtime.community_network(upscale_model)]
 
+        evaluations = steps_of(steps)
+
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             where = None
             if detail_mask is not None:
@@ -159,7 +162,7 @@ class ProgressiveUpscale(io.ComfyNode):
                 strength=strength,
                 detail=detail,
                 detail_mask=where,
-                steps=int(steps),
+                steps=evaluations,
                 noise=noise,
                 distribution=distribution,
                 skip=skip,

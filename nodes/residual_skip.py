@@ -7,12 +7,15 @@ from torch import Tensor
 
 from ..core.back_projection import back_project
 from ..core.chain import Chain
+from ..core.checks import check_choice
 from ..core.layout import bhwc_shape
 from ..core.residual import skip
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
 from ._inputs import CATEGORY, images_of, model_input, stage_input
+
+MODES = ("weighted", "constant", "cosine", "attention", "back_projection")
 
 
 class ResidualSkip(io.ComfyNode):
@@ -37,7 +40,7 @@ class ResidualSkip(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "mode",
-                    options=["weighted", "constant", "cosine", "attention", "back_projection"],
+                    options=list(MODES),
                     default="weighted",
                     tooltip="weighted = the model's learned weight for each band of detail; constant = "
                     "strength everywhere; cosine = by stage position, as DemoFusion; attention = where "
@@ -88,6 +91,7 @@ class ResidualSkip(io.ComfyNode):
         model: Chain | None = None,
     ) -> io.NodeOutput:
         """Add the skip."""
+        check_choice(mode, "mode", MODES)
         batch, height, width, _ = bhwc_shape(current, "current")
         chain = models.chain_or_default(model) if mode == "weighted" else None
 

@@ -209,6 +209,7 @@ class Train(io.ComfyNode):
     ) -> io.NodeOutput:
         """Train."""
         check_choice(keep, "keep", KEEP)
+        check_choice(earlier_stages, "earlier_stages", EARLIER)
         if keep == "best_pd" and squeezenet == NONE:
             raise ValueError("squeezenet: expected a file of its weights to keep best_pd, got none")
         chain = models.chain_or_default(model)

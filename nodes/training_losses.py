@@ -161,9 +161,9 @@ class TrainingLosses(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, vgg: str | None = None, **_: Any) -> Any:
-        """Load again when the file has changed."""
-        return "" if vgg == RANDOM else models.watched(vgg)
+    def fingerprint_inputs(cls, vgg: str | None = None, perceptual: float | None = None, **_: Any) -> Any:
+        """Load again when the file has changed, if it is read at all."""
+        return "" if vgg == RANDOM or perceptual == 0 else models.watched(vgg)
 
     @classmethod
     def execute(
@@ -191,6 +191,9 @@ class TrainingLosses(io.ComfyNode):
         """Collect the terms."""
         check_choice(gan, "gan", gans.KINDS)
         check_choice(discriminator, "discriminator", discriminators.KINDS)
+        weights = (pixel_weight, upsampler, refine, blind, controller, ssim, frequency, spectrum, checkerboard)
+        if not any((*weights, perceptual, adversarial, feature_matching)):
+            raise ValueError("pixel_weight: expected a weight above 0, here or for another term, got none")
         loss = LossConfig(
             output=pixel_weight,
             upsampler=upsampler,

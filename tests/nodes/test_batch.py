@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from progressive_upsampling.core.tiling import DEFAULT_BUDGET
 from progressive_upsampling.nodes import _batch, _runtime
 from progressive_upsampling.nodes.denoise import AttnUNetDenoise
 from progressive_upsampling.nodes.inject_noise import InjectNoise
@@ -57,7 +58,7 @@ def test_memory_is_asked_for_a_group_alone(picture: Picture, monkeypatch: pytest
     monkeypatch.setattr(_runtime, "load", lambda networks, memory: asked.append(memory) or torch.device("cpu"))
     for batch in (1, 50):
         _batch.run_batch(lambda job, images: [torch.zeros(images.stop - images.start, 1, 1, 3)], batch, 1 << 20)
-    assert asked[0] == asked[1]
+    assert asked == [DEFAULT_BUDGET + _runtime.BYTES_PER_PIXEL * (1 << 20)] * 2
 
 
 def test_a_batch_is_begun_again_in_smaller_tiles_when_memory_runs_out() -> None:

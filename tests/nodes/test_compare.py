@@ -79,6 +79,14 @@ def test_images_too_small_for_ssim_still_have_psnr(picture: Picture) -> None:
     assert "SSIM" not in text
 
 
+@pytest.mark.parametrize("crop", [0, 2])
+@pytest.mark.parametrize(("inside", "has_ssim"), [(10, False), (11, True)])
+def test_ssim_needs_eleven_pixels_a_side(picture: Picture, crop: int, inside: int, has_ssim: bool) -> None:
+    height, width = inside + 2 * crop, 20 + 2 * crop
+    text, _, _ = call(Compare, image=picture(height, width), reference=picture(height, width, seed=1), crop=crop)
+    assert ("SSIM" in text) == has_ssim
+
+
 def test_both_images_are_shown_unchanged_beside_each_other(picture: Picture) -> None:
     image, reference = picture(150, 200), picture(150, 200, seed=1)
     _, beside, _ = call(Compare, image=image, reference=reference)

@@ -222,6 +222,9 @@ def test_bundled_networks_are_chosen_by_scale(
     for scale in (1.5, 2.0, 2.1, 7.0):
         call(Upsample, image=picture(), method="espcn", scale=scale)
     assert asked == ["espcn_x2", "espcn_x2", "espcn_x4", "espcn_x4"]
+    for width, height in ((40, 10), (10, 40)):  # the side that grows most decides
+        call(Upsample, image=picture(10, 10), method="espcn", width=width, height=height)
+    assert asked[4:] == ["espcn_x4", "espcn_x4"]
     with pytest.raises(CheckpointError, match="no fsrcnn is bundled"):
         call(Upsample, image=picture(), method="fsrcnn")
 
@@ -231,3 +234,11 @@ def test_the_bundled_chains_are_offered_and_nothing_else_bundled() -> None:
     assert set(offered) <= set(names_offered())
     for name in offered:
         assert read_checkpoint(_runtime.model_path(name)).kind == "chain"
+
+
+def test_a_models_folder_that_cannot_be_made_is_still_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    assert _runtime.model_files() == []

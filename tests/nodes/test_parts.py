@@ -17,6 +17,7 @@ from progressive_upsampling.core.layout import from_bhwc, to_bhwc
 from progressive_upsampling.core.noise import inject_noise
 from progressive_upsampling.core.resample import METHODS, resample
 from progressive_upsampling.core.residual import skip
+from progressive_upsampling.nodes._inputs import wanted_size
 from progressive_upsampling.nodes.adaptive_noise import AdaptiveNoise
 from progressive_upsampling.nodes.compare import Compare
 from progressive_upsampling.nodes.denoise import AttnUNetDenoise
@@ -48,6 +49,11 @@ def test_upsample_reaches_the_size_asked_for(
 ) -> None:
     (result,) = call(Upsample, image=picture(), method="bicubic", scale=3.0, width=width, height=height)
     assert tuple(result.shape[1:3]) == expected
+
+
+def test_no_side_becomes_less_than_a_pixel() -> None:
+    assert wanted_size((1, 300), 1.0, 10, 0) == (1, 10)
+    assert wanted_size((300, 1), 1.0, 0, 10) == (10, 1)
 
 
 def test_upsample_uses_the_stage_that_is_asked_for(picture: Picture, chain: Any) -> None:
@@ -262,6 +268,14 @@ def test_fuse_takes_up_to_six_images_of_any_sizes_in_order(picture: Picture) -> 
     assert [float(w.mean()) for w in weights] == pytest.approx([0.75, 0.25, 0, 0])
 
 
+@pytest.mark.parametrize("structure", ["flat", "hierarchical", "laplacian"])
+def test_fuse_has_the_size_of_the_first_image_not_of_the_largest(picture: Picture, structure: str) -> None:
+    images = {"image_1": picture(8, 10), "image_2": picture(12, 9)}
+    fused, weights = call(MultiScaleFuse, **images, mode="weighted", structure=structure)
+    assert fused.shape == (1, 8, 10, 3)
+    assert all(shares.shape == (1, 8, 10) for shares in weights)
+
+
 @pytest.mark.parametrize(("text", "expected"), [("", []), (" 1,2 ;3 ", [1, 2, 3]), ("0.5 0.5", [0.5, 0.5])])
 def test_weights_are_read_from_text(text: str, expected: list[float]) -> None:
     assert parse_weights(text) == expected
@@ -334,6 +348,11 @@ def test_a_precision_that_the_device_has_not_is_refused_by_its_name(picture: Pic
         image = {"noisy_image": picture(), "sigma_map": torch.full((1, 21, 34), 0.1)}
     with pytest.raises(ValueError, match=r"^precision: expected auto, fp32 or bf16 on a CPU, got 'fp16'"):
         call(node, **image, model=chain, precision="fp16")
+
+
+def test_interpolation_takes_any_precision(picture: Picture) -> None:
+    half, whole = (call(Upsample, image=picture(), method="bicubic", precision=p)[0] for p in ("fp16", "fp32"))
+    assert torch.equal(half, whole)
 
 
 def test_without_a_sigma_map_there_is_no_noise_and_a_blind_estimate_is_refused(picture: Picture, chain: Any) -> None:

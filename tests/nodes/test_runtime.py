@@ -62,6 +62,10 @@ def test_previews_are_not_sent_more_often_than_useful(reports: list[tuple[float,
     assert len(reports) == 50
 
 
+def test_a_preview_is_rounded_to_the_nearest_of_256_values() -> None:
+    assert _runtime.to_pil(torch.full((1, 3, 1, 1), 0.999)).getpixel((0, 0)) == (255, 255, 255)
+
+
 @pytest.mark.parametrize("node", [ProgressiveUpscale, Upsample])
 def test_cancel_stops_a_node_in_its_middle(picture: Picture, chain: Any, node: Any) -> None:
     steps = 0
@@ -116,8 +120,12 @@ def test_cancel_stops_a_community_model_in_its_middle(picture: Picture) -> None:
     assert not ran
 
 
-def test_out_of_memory_is_tried_again_in_smaller_tiles(caplog: pytest.LogCaptureFixture) -> None:
+def test_out_of_memory_is_tried_again_in_smaller_tiles(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiles: list[int | None] = []
+    emptied: list[None] = []
+    monkeypatch.setattr(management, "soft_empty_cache", lambda: emptied.append(None))
 
     def work(job: _runtime.Job) -> Tensor:
         tiles.append(job.tile)
@@ -127,10 +135,13 @@ def test_out_of_memory_is_tried_again_in_smaller_tiles(caplog: pytest.LogCapture
 
     assert _runtime.run(work).shape == (1, 3, 4, 4)
     assert tiles == [None, 512, 256, 128]
-    assert caplog.text.count("trying again in tiles of") == 3
+    assert caplog.text.count("trying again in tiles of") == len(emptied) == 3
 
 
-@pytest.mark.parametrize(("first", "expected"), [(0, [None, 512, 256, 128]), (192, [192, 128]), (64, [64])])
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [(0, [None, 512, 256, 128]), (4096, [4096, 512, 256, 128]), (192, [192, 128]), (64, [64])],
+)
 def test_out_of_memory_is_an_error_when_tiles_cannot_get_smaller(first: int, expected: list[int | None]) -> None:
     tiles: list[int | None] = []
 
@@ -232,6 +243,22 @@ def test_a_community_model_without_weights_is_taken(picture: Picture) -> None:
     model.model = nn.Identity()
     (result,) = call(Upsample, image=picture(), scale=2.0, upscale_model=model)
     torch.testing.assert_close(result, picture().repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+def test_a_community_model_in_half_precision_gets_what_it_can_read(picture: Picture) -> None:
+    model = Community(2)
+    model.model.half()
+    (result,) = call(Upsample, image=picture(), scale=2.0, upscale_model=model)
+    expected = picture().repeat_interleave(2, 1).repeat_interleave(2, 2)
+    torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
+
+
+def test_a_grey_model_tells_of_each_channel_and_of_its_scale() -> None:
+    enlarge = _runtime.community_upsampler(Community(2, 1, 1), None)
+    heard: list[float] = []
+    enlarge(torch.rand(1, 3, 21, 34), lambda done, total, _: heard.append(done / total))
+    assert heard == pytest.approx([1 / 3, 2 / 3, 1])
+    assert enlarge.scale == 2  # type: ignore[attr-defined]
 
 
 def test_a_community_model_runs_as_often_as_needed_and_is_reduced(picture: Picture) -> None:

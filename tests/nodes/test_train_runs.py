@@ -310,3 +310,16 @@ def _psnr(model: Chain, picture: Any) -> float:
     truth = truth[..., : truth.shape[2] // 2 * 2, : truth.shape[3] // 2 * 2]
     small = matlab_imresize(truth, scale=0.5).float() / 255
     return float(psnr(model(small, scale=2, dtype="fp32"), truth.float() / 255, crop=2))
+
+
+def test_a_run_that_goes_on_with_other_pictures_says_so(
+    train: Callable[..., tuple[Any, ...]], picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(_runtime, "say", said.append)
+    train(run_name="mine")
+    train(run_name="mine", resume=True)
+    assert "not those that the run was started with" not in said[-1]
+    other = call(TrainingData, images=picture(96, 96, batch=3, seed=7))[0]
+    train(run_name="mine", resume=True, data=other)
+    assert said[-1].endswith("the pictures are not those that the run was started with")

@@ -94,7 +94,7 @@ def test_unknown_choices_are_refused_by_the_name_of_their_input(id_: str) -> Non
 
 def test_at_least_one_term_is_asked_for() -> None:
     nothing = dict.fromkeys(("pixel_weight", "upsampler", "refine", "blind", "controller"), 0.0)
-    with pytest.raises(ValueError, match="loss: expected a weight above 0"):
+    with pytest.raises(ValueError, match="pixel_weight: expected a weight above 0"):
         call(TrainingLosses, **nothing)
 
 
