@@ -102,7 +102,7 @@ def fuse_in_bands(
         for rows in bands(H, max(band // (len(target) * W) // model.align, 1) * model.align):
             seen = aligned(rows, H, model.halo, model.align)
             scaled = [
-                original.read(seen) if shares_memory(image, out) else rows_at(image[some], (H, W), seen).clamp(0, 1)
+                original.read(seen) if shares_memory(image, out) else rows_at(image[some], (H, W), seen)
                 for image in images
             ]
             with autocast(out.device, torch.float32):

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from ..chain import Chain
 from ..checkpoint import FORMAT, CheckpointError, read_metadata, resolve
+from ..cost import CHAIN_SCALE
 from ..progress import OnStep
 from ..resample import METHODS
 from ..upsample import upsample
 from ..upsamplers import Upsampler, load_upsampler
-
-CHAIN_SCALE = 8.0
 
 
 @dataclass(frozen=True)
