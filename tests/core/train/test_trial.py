@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from progressive_upsampling.core.train import trial as module
@@ -64,17 +62,17 @@ def test_r1_counts_for_the_steps_that_it_is_due_at(photos, tmp_path, monkeypatch
 
 
 def test_crops_count_where_they_take_longer_than_the_step_at_every_use(photos, tmp_path, monkeypatch):
-    memory = PictureFolder(photos, 0).bytes
-    batches_of = Trainer.batches_of
+    memory, batches_of, clock = PictureFolder(photos, 0).bytes, Trainer.batches_of, [0.0]
 
     def slow(self, *arguments):
-        time.sleep(0.2)
+        clock[0] += 0.2
         return batches_of(self, *arguments)
 
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(Trainer, "batches_of", slow)
     monkeypatch.setattr(module, "seconds", lambda *arguments: 0.01)
     for part, expected in ((1.0, 0.01), (0.5, 0.1), (0.0, 0.2)):
         config = tiny_config(data=DataConfig(validation=0.0, memory=int(part * memory)))
         trainer = Trainer(config, photos, tmp_path / "run")
         assert not_kept(trainer) == pytest.approx(1 - part, abs=0.01)
-        assert expected * 0.99 < trial(trainer, 0) < expected + 0.09
+        assert trial(trainer, 0) == pytest.approx(expected, rel=0.01)
