@@ -165,6 +165,11 @@ def rgb_to_y(rgb: Tensor) -> Tensor:
     return ((wr * r + wg * g + wb * b + _OFFSET[0]) / 255.0).to(rgb.dtype)
 
 
+def through_rgb_only(image: Tensor) -> Tensor:
+    """The colour of an image as [B, 3, H, W]: grey repeated, alpha left out."""
+    return image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image[:, :3]
+
+
 def through_rgb(image: Tensor, function: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None) -> Tensor:
     """Apply a function of RGB to an image that may be grey or have alpha.
 

@@ -18,7 +18,7 @@ from .denoise import denoise, regress
 from .denoiser import Denoiser, DenoiserConfig
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .fusion import check_images, fused_size
-from .layout import map_at, through_rgb
+from .layout import map_at, through_rgb, through_rgb_only
 from .merge import OnBand, fuse_in_bands, skip_in_bands
 from .precision import autocast
 from .progress import OnStep, Progress
@@ -232,8 +232,3 @@ class Stage(nn.Module):
 def _bands(on_step: OnStep | None) -> OnBand:
     report = Progress(on_step, 1).part(1)
     return lambda done, total: report(done, total, None)
-
-
-def through_rgb_only(image: Tensor) -> Tensor:
-    """The colour of an image as [B, 3, H, W]: grey repeated, alpha left out."""
-    return image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image[:, :3]

@@ -6,10 +6,9 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.layout import bhwc_shape, from_bhwc
+from ..core.layout import bhwc_shape, from_bhwc, through_rgb_only
 from ..core.metrics import SSIM_WINDOW, psnr, ssim
 from ..core.sheet import arrange, heat_map
-from ..core.stage import through_rgb_only
 from ..core.upsample import upsample
 from . import _runtime as runtime
 from ._batch import run_batch

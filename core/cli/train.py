@@ -16,7 +16,6 @@ import torch
 
 from ..chain import Chain, ChainConfig
 from ..checkpoint import bundled, resolve
-from ..denoiser import Denoiser
 from ..denoiser_file import load_denoiser
 from ..perceptual_distance import PerceptualDistance
 from ..squeezenet import load_squeezenet
@@ -162,14 +161,14 @@ def _started(config: TrainConfig, asked: str | None) -> tuple[TrainConfig, Model
         return replace(config, init=""), None
     init = load_init(name)
     wanted = "upsampler" if config.upsampler is not None else "denoiser" if config.denoiser is not None else None
-    kind = "chain" if isinstance(init, Chain) else "denoiser" if isinstance(init, Denoiser) else "upsampler"
+    kind = kind_of(resolve(name))
     if wanted not in (None, kind):
-        raise ValueError(f"init: expected one {wanted}, as the run trains one, got the {kind} {name}")
+        raise ValueError(f"init: expected a model of kind {wanted}, as the run trains one, got {name} of kind {kind}")
     told = name if name in bundled() else str(resolve(name).resolve())
     try:
         return replace(config.starting_from(config_of(init)), init=told), init
     except ValueError as error:
-        raise ValueError(f"init: the {kind} {name} is not what this run is for: {error}") from None
+        raise ValueError(f"init: {name} of kind {kind} is not what this run is for: {error}") from None
 
 
 def _gone_on(config: TrainConfig, out: Path) -> tuple[TrainConfig, Model | None]:

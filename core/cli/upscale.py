@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..chain import GROUP_PIXELS, Chain, Settings
 from ..checks import MAX_SIDE, check_integer, check_number
+from ..layout import through_rgb_only
 from ..pictures import (
     PictureError,
     check_output,
@@ -26,7 +27,6 @@ from ..pictures import (
 from ..precision import resolve_dtype
 from ..sheet import compare
 from ..sizes import target_size
-from ..stage import through_rgb_only
 from ..upsample import upsample
 from .console import Console
 from .folders import folders_for_output

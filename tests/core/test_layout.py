@@ -14,6 +14,7 @@ from progressive_upsampling.core.layout import (
     rgb_to_y,
     rgb_to_ycbcr,
     through_rgb,
+    through_rgb_only,
     to_bhwc,
     ycbcr_to_rgb,
 )
@@ -187,3 +188,10 @@ def test_through_rgb_leaves_its_input_alone() -> None:
 def test_function_that_returns_another_shape_is_refused(size: tuple[int, int] | None) -> None:
     with pytest.raises(ValueError, match="function: expected a result"):
         through_rgb(torch.rand(1, 4, 33, 47), (lambda rgb: rgb[:, :1]) if size is None else double, size)
+
+
+def test_colour_of_any_image_is_rgb():
+    grey, rgb, rgba = (torch.rand(2, channels, 5, 7) for channels in (1, 3, 4))
+    assert torch.equal(through_rgb_only(grey), torch.cat([grey] * 3, 1))
+    assert torch.equal(through_rgb_only(rgb), rgb)
+    assert torch.equal(through_rgb_only(rgba), rgba[:, :3])

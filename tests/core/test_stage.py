@@ -13,10 +13,11 @@ from progressive_upsampling.core.config import from_dict, to_dict
 from progressive_upsampling.core.denoise import denoise
 from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.fusion import fuse
+from progressive_upsampling.core.layout import through_rgb_only
 from progressive_upsampling.core.noise import inject_noise
 from progressive_upsampling.core.resample import resample
 from progressive_upsampling.core.residual import skip
-from progressive_upsampling.core.stage import Stage, StageConfig, through_rgb_only
+from progressive_upsampling.core.stage import Stage, StageConfig
 from progressive_upsampling.core.upsample import upsample
 
 from .tiny import largest_difference, lively, picture, randomised, stage_config, unet_config
@@ -220,13 +221,6 @@ def test_inputs_are_not_changed() -> None:
     stage.skip(images[1], images[0], 0.0).zero_()
     stage.fuse(images)[0].zero_()
     assert all(torch.equal(a, b) for a, b in zip(images, kept, strict=True))
-
-
-def test_colour_of_any_image_is_rgb() -> None:
-    grey, rgb, rgba = (picture(channels=channels) for channels in (1, 3, 4))
-    assert torch.equal(through_rgb_only(grey), torch.cat([grey] * 3, 1))
-    assert torch.equal(through_rgb_only(rgb), rgb)
-    assert torch.equal(through_rgb_only(rgba), rgba[:, :3])
 
 
 # Config.

@@ -282,7 +282,8 @@ def test_weights_are_read_from_text(text: str, expected: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "reason"), [("1, x", "expected numbers"), ("1 2 3", "expected 2"), ("1 -1", "weights")]
+    ("weights", "reason"),
+    [("1, x", "expected numbers"), ("1 2 3", "expected 2"), ("1 -1", "weights, number 2: expected")],
 )
 def test_bad_weights_are_refused(picture: Picture, weights: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):

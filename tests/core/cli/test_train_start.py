@@ -127,15 +127,15 @@ def test_a_single_upsampler_starts_from_a_file_of_one(run, photos, tmp_path):
         (
             {"upsampler": {"kind": "espcn", "scale": 2}},
             "default",
-            "init: expected one upsampler, .* got the chain default",
+            "init: expected a model of kind upsampler, .* got default of kind chain",
         ),
         (
             {"upsampler": {"kind": "espcn", "scale": 2}},
             "denoiser",
-            "init: expected one upsampler, .* the denoiser denoiser",
+            "init: expected a model of kind upsampler, .* denoiser of kind denoiser",
         ),
-        ({"denoiser": {}}, "espcn_x2", "init: expected one denoiser, .* got the upsampler espcn_x2"),
-        ({"phases": [{"stages": 2, "steps": 1}]}, "espcn_x2", "init: the upsampler espcn_x2 is not what .* stages 1"),
+        ({"denoiser": {}}, "espcn_x2", "init: expected a model of kind denoiser, .* got espcn_x2 of kind upsampler"),
+        ({"phases": [{"stages": 2, "steps": 1}]}, "espcn_x2", "init: espcn_x2 of kind upsampler is not .* stages 1"),
     ],
 )
 def test_a_run_of_one_kind_does_not_start_from_another(run, photos, tmp_path, settings, init, words):

@@ -13,12 +13,9 @@ from progressive_upsampling.core.train.loop import Trainer
 from progressive_upsampling.core.train.run_folder import BEST, STATE
 
 from .conftest import save, soft_picture, tiny_chain, tiny_config
+from .runs import Stop, stop_at
 
 STEPS = 5
-
-
-class Stop(Exception):
-    pass
 
 
 @pytest.fixture
@@ -34,12 +31,7 @@ def go(photos, tmp_path, monkeypatch):
         )
         trainer = Trainer(config, photos, tmp_path / "run", val=val)
         last = trainer_step(tmp_path) + steps
-
-        def on_step(done: int, total: int, values: dict[str, float]) -> None:
-            if done == last:
-                raise Stop
-
-        trainer.on_step = on_step
+        trainer.on_step = stop_at(last)
         if last > STEPS:
             trainer.run(resume=True)
         else:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +29,7 @@ from progressive_upsampling.core.train.setup import loss_scaler
 from progressive_upsampling.core.train.vgg import random_vgg
 
 from .conftest import tiny_chain, tiny_config
+from .runs import Stop, steps_of, stop_at, weights
 
 CPU = torch.device("cpu")
 UNSCALED = loss_scaler(CPU, torch.float32)
@@ -55,26 +55,6 @@ def gan_config(**changes: object) -> TrainConfig:
 def pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(2, 3, 16, 16, generator=generator), torch.rand(2, 3, 16, 16, generator=generator)
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(path).tensors
-
-
-def steps_of(run: Path) -> list[dict[str, object]]:
-    return [{k: v for k, v in entry.items() if k not in ("seconds", "wait")} for entry in read_history(run / HISTORY)]
-
-
-class Stop(Exception):
-    """Whoever watches a run has seen enough."""
-
-
-def stop_at(step: int):
-    def on_step(done: int, total: int, values: dict[str, float]) -> None:
-        if done == step:
-            raise Stop
-
-    return on_step
 
 
 def test_terms_are_those_of_their_functions():

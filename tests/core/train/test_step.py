@@ -19,6 +19,7 @@ from progressive_upsampling.core.train.run_folder import HISTORY, LAST, STATE
 from progressive_upsampling.core.train.setup import loss_scaler
 
 from .conftest import tiny_config
+from .runs import Stop, stop_at
 
 CPU = torch.device("cpu")
 PHASE = PhaseConfig(stages=2, steps=3, crop=6, batch=6, learning_rate=1e-3, warmup=0, noisy=0.5)
@@ -141,10 +142,6 @@ def test_a_sampled_phase_runs_every_number_of_stages_and_the_step_decides(photos
     assert set(depths) <= {1, 2, 3} and len(set(depths)) > 1 and min(counts[1:]) > 900
 
 
-class Stop(Exception):
-    """Whoever watches a run has seen enough."""
-
-
 def test_frozen_parts_and_their_optimiser_survive_a_stop(photos, tmp_path):
     phases = (
         replace(PHASE, stages=1, steps=2),
@@ -155,13 +152,8 @@ def test_frozen_parts_and_their_optimiser_survive_a_stop(photos, tmp_path):
     config = tiny_config(phases=phases, save_every=1)
     Trainer(config, photos, tmp_path / "a").run()
     for stop in (1, 2, 3, 4):
-
-        def on_step(done: int, total: int, values: dict[str, float], stop: int = stop) -> None:
-            if done == stop:
-                raise Stop
-
         with pytest.raises(Stop):
-            Trainer(config, photos, tmp_path / "b", on_step=on_step).run(resume=True)
+            Trainer(config, photos, tmp_path / "b", on_step=stop_at(stop)).run(resume=True)
     Trainer(config, photos, tmp_path / "b").run(resume=True)
     a, b = (read_checkpoint(tmp_path / name / STATE).tensors for name in "ab")
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
