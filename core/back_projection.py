@@ -13,7 +13,8 @@ from torch import Tensor
 from .checks import check_number
 from .progress import OnStep
 from .residual import check_pair
-from .rows import BAND_PIXELS, bands, images_at_a_time, rows_at
+from .rows import bands, images_at_a_time, rows_at
+from .tiling import band_pixels
 from .transparency import spread_colour
 
 COLOURS = 3  # channels that are corrected; a fourth is alpha, which is no result of an upsampler
@@ -26,7 +27,7 @@ def back_project(
     strength: float = 1.0,
     *,
     overwrite: bool = False,
-    band: int = BAND_PIXELS,
+    band: int | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Correct an image so that it agrees with the smaller one that it was made from.
@@ -39,7 +40,7 @@ def back_project(
         previous: `[B, C, H', W']`, 0..1, of any size; meant to be smaller. Not changed.
         strength: 0..1; 0 returns the current image exactly.
         overwrite: whether `current`, float32, takes the result.
-        band: pixels that are worked on at a time; no effect on the result.
+        band: pixels that are worked on at a time; no effect on the result. None for `tiling.band_pixels`.
         on_step: progress, after each band; may raise to cancel, which leaves a `current` that is overwritten half
             corrected.
 
@@ -58,6 +59,7 @@ def back_project(
     check_number(strength, "strength", 0.0, 1.0)
     target = current if overwrite else current.float().clone()
     B, _, H, W = target.shape
+    band = band or band_pixels(target.device)
     if strength > 0:
         spread_colour(target, overwrite=True)
         previous = spread_colour(previous)

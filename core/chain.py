@@ -255,7 +255,7 @@ class Chain(nn.Module):
         sizes = stage_sizes(H, W, *target)
         if not sizes:
             result = upsample(image, target)
-            Progress(on_step, 1).finish(preview_of(result))
+            _finish(Progress(on_step, 1), result)
             return [result]
 
         group = max(GROUP_PIXELS // (target[0] * target[1]), 1)
@@ -301,7 +301,7 @@ class Chain(nn.Module):
             outputs.append(current)
         if projected:
             back_project(current, image, settings.skip, overwrite=True, on_step=progress.part(projection_cost))
-            progress.finish(preview_of(current))
+            _finish(progress, current)
         return outputs
 
     def _run_stage(
@@ -320,7 +320,8 @@ class Chain(nn.Module):
         progress = Progress(on_step, evaluations + 2)  # those, the upsampler, and the skip with the fusion
 
         current = stage.upsample(previous, size, method=upsampler, on_step=progress.part(1), **run)
-        progress.advance(0, preview_of(current))
+        if progress.watched:
+            progress.advance(0, preview_of(current))
         if refine:
             up, sigma = current, stage.sigma(current, settings.noise, settings.strength)
             noisy = inject_noise(up, sigma, settings.seeds(up.shape[0]), number, settings.distribution)
@@ -341,7 +342,7 @@ class Chain(nn.Module):
         current = stage.skip(current, previous, settings.skip, on_step=progress.part(0.5), overwrite=True)
         if settings.fusion:
             current = stage.fuse_over(current, previous, progress.part(0.5))
-        progress.finish(preview_of(current))
+        _finish(progress, current)
         return current
 
 
@@ -357,3 +358,7 @@ def preview_of(image: Tensor) -> Tensor:
     factor = min(PREVIEW_SIDE / max(H, W), 1.0)
     size = (max(round(H * factor), 1), max(round(W * factor), 1))
     return resample(image[:1, :3], size, "bilinear")
+
+
+def _finish(progress: Progress, image: Tensor) -> None:
+    progress.finish(preview_of(image) if progress.watched else None)

@@ -16,8 +16,8 @@ from .fusion import fuse
 from .precision import autocast
 from .pyramid import rows_to_weigh, weighed_rows
 from .residual import check_pair
-from .rows import BAND_PIXELS, Original, Rows, bands, images_at_a_time, rows_at
-from .tiling import aligned, shares_memory
+from .rows import Original, Rows, bands, images_at_a_time, rows_at
+from .tiling import aligned, band_pixels, shares_memory
 from .transparency import spread_colour
 
 OnBand = Callable[[int, int], None]
@@ -28,7 +28,7 @@ def skip_in_bands(
     previous: Tensor,
     weights: Sequence[float],
     *,
-    band: int = BAND_PIXELS,
+    band: int | None = None,
     on_band: OnBand | None = None,
 ) -> Tensor:
     """`core.residual.skip` in mode "weighted", written over the current image.
@@ -37,7 +37,8 @@ def skip_in_bands(
         current: `[B, C, H, W]` float32 in 0..1, C of 1, 3 or 4; overwritten.
         previous: `[B, C, H', W']` float32 in 0..1, any size; brought to H×W by bicubic.
         weights: one in 0..1 for each band of a Laplacian pyramid, finest first; all 0 change nothing.
-        band: pixels that are worked on at a time, of whole images as long as they fit; no effect on the result.
+        band: pixels that are worked on at a time, of whole images as long as they fit; no effect on the result. None
+            for `tiling.band_pixels`.
         on_band: called with (rows done, rows in all) after each band; may raise to cancel.
 
     Returns:
@@ -48,6 +49,7 @@ def skip_in_bands(
     """
     check_pair(current, previous)
     B, _, H, W = current.shape
+    band = band or band_pixels(current.device)
     if not any(weights):
         return current.clamp_(0, 1)
     spread_colour(current, overwrite=True)
@@ -71,7 +73,7 @@ def fuse_in_bands(
     out: Tensor,
     maps: Tensor | None = None,
     *,
-    band: int = BAND_PIXELS,
+    band: int | None = None,
     on_band: OnBand | None = None,
 ) -> Tensor:
     """`core.fusion.fuse` in mode "learned".
@@ -82,7 +84,7 @@ def fuse_in_bands(
         out: takes the result, `[B, 3, H, W]`; may be one of the images, if it has this size.
         maps: takes the weights, `[B, N, H, W]`; None leaves them out.
         band: pixels of the result that are worked on at a time, of whole images as long as they fit; no effect on the
-            result.
+            result. None for `tiling.band_pixels`.
         on_band: called with (rows done, rows in all) after each band; may raise to cancel.
 
     Returns:
@@ -92,6 +94,7 @@ def fuse_in_bands(
         TypeError, ValueError: wrong images.
     """
     B, _, H, W = out.shape
+    band = band or band_pixels(out.device)
     check_size((H, W))
     for i, image in enumerate(images):
         if tuple(image.shape[:2]) != (B, 3):  # images beyond those of `out` would not be seen to be there

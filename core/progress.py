@@ -39,14 +39,23 @@ class Progress:
         if self._done < self._total or preview is not None:
             self.advance(self._total - self._done, preview)
 
+    @property
+    def watched(self) -> bool:
+        """Whether previews reach anybody; where they do not, they need not be made."""
+        return self._on_step.whole.watched if isinstance(self._on_step, _Part) else self._on_step is not None
+
     def part(self, work: float) -> OnStep:
         """An `on_step` for one part that is `work` of the whole, whatever unit the part counts in."""
-        reported = 0.0
+        return _Part(self, work)
 
-        def on_step(done: float, total: float, preview: Tensor | None) -> None:
-            nonlocal reported
-            now = work * min(done / total, 1.0) if total > 0 else work
-            step, reported = max(now - reported, 0.0), max(now, reported)
-            self.advance(step, preview)
 
-        return on_step
+class _Part:
+    """The `on_step` of a part of some work."""
+
+    def __init__(self, whole: Progress, work: float) -> None:
+        self.whole, self._work, self._reported = whole, work, 0.0
+
+    def __call__(self, done: float, total: float, preview: Tensor | None) -> None:
+        now = self._work * min(done / total, 1.0) if total > 0 else self._work
+        step, self._reported = max(now - self._reported, 0.0), max(now, self._reported)
+        self.whole.advance(step, preview)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .separable import Axis, resize_axis, source_of
 
-BAND_PIXELS = 1 << 18  # that are worked on at a time; of skip and fusion some 60 numbers for each are alive at once
+BAND_PIXELS = 1 << 18  # that a CPU works on at a time, see `tiling.band_pixels`
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 from .interrupt import check_interrupted
 
 _ROWS = 32  # output positions per block: long enough for the matrix product, short enough to stay banded
+_GPU_ROWS = 256  # there a launch costs more than the products with 0 beside the band
 
 
 def _triangle(x: Tensor) -> Tensor:
@@ -126,10 +127,10 @@ def source_of(axis: Axis, part: slice) -> slice:
 
 def _part_of(blocks: Sequence[_Block], part: slice, source: slice) -> list[_Block]:
     """The blocks of some positions alone, for an image of which only `source` is there."""
-    found = []
-    for number in range(part.start // _ROWS, -(-part.stop // _ROWS)):
-        block, first = blocks[number], number * _ROWS
-        rows = slice(max(part.start - first, 0), min(part.stop - first, _ROWS))
+    found, length = [], blocks[0].matrix.shape[0]
+    for number in range(part.start // length, -(-part.stop // length)):
+        block, first = blocks[number], number * length
+        rows = slice(max(part.start - first, 0), min(part.stop - first, length))
         start, stop = max(block.start, source.start), min(block.stop, source.stop)
         matrix = block.matrix[rows, start - block.start : stop - block.start]
         found.append(_Block(start - source.start, stop - source.start, matrix))
@@ -161,12 +162,12 @@ def _blocks(axis: Axis, device: torch.device, dtype: torch.dtype) -> tuple[_Bloc
     # Cached tensors must be ordinary ones: one made under inference_mode could not serve training later.
     with torch.inference_mode(False), torch.no_grad():
         positions, weights = _taps(axis)
-        blocks = []
-        for first in range(0, axis.target, _ROWS):
-            at = positions[first : first + _ROWS]
+        blocks, length = [], _ROWS if device.type == "cpu" else _GPU_ROWS
+        for first in range(0, axis.target, length):
+            at = positions[first : first + length]
             start, stop = int(at.min()), int(at.max()) + 1
             matrix = torch.zeros(at.shape[0], stop - start, dtype=torch.float64, device="cpu")
-            matrix.scatter_(1, at - start, weights[first : first + _ROWS])
+            matrix.scatter_(1, at - start, weights[first : first + length])
             if not axis.mirror:
                 lower, upper = max(start, 0), min(stop, axis.length)
                 matrix = matrix[:, lower - start : upper - start].contiguous()

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from .checks import check_integer
-from .rows import Original
+from .rows import BAND_PIXELS, Original
 
 MINIMUM_TILE = 64  # below this the halo costs more than the tile
 DEFAULT_BUDGET = 1 << 30  # bytes of working memory for one tile, at most
 FREE_SHARE = 0.5  # of the memory that a device has free: whole images are to come, too
+BAND_BYTES = 256  # of working memory for each pixel of a band: skip and fusion hold some 60 numbers at once
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ def working_memory(device: torch.device) -> float:
     unused, _ = module.mem_get_info(device)
     kept = module.memory_reserved(device) - module.memory_allocated(device)  # by torch, from what was freed
     return min(FREE_SHARE * (unused + kept), DEFAULT_BUDGET)
+
+
+def band_pixels(device: torch.device) -> int:
+    """How many pixels the work after the networks takes at a time.
+
+    On a CPU as many as its caches hold; elsewhere as many as fit into `working_memory`: few large pieces are faster.
+    """
+    if device.type == "cpu":
+        return BAND_PIXELS
+    return max(int(working_memory(device)) // BAND_BYTES, BAND_PIXELS)
 
 
 def auto_tile(

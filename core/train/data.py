@@ -57,10 +57,20 @@ class CropSampler:
         pictures: where from.
         seed: of the run, >= 0.
         config: what is done to the crops.
+        device: where they are wanted. A CUDA device reduces them itself, to the same levels, faster than one thread of
+            a CPU could; others may lack the float64 for it, and the crops stay on the CPU.
     """
 
-    def __init__(self, pictures: Pictures, seed: int, config: DataConfig | None = None) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        seed: int,
+        config: DataConfig | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.pictures, self.seed, self.config = pictures, seed, config or DataConfig()
+        wanted = torch.device(device)
+        self.device = wanted if wanted.type == "cuda" else torch.device("cpu")
         self._fitting: dict[int, _Fitting] = {}
 
     def fitting(self, factor: int, crop: int) -> list[int]:
@@ -100,8 +110,9 @@ class CropSampler:
         finest = torch.empty(len(numbers), 3, side, side, dtype=torch.uint8)
         for image, rng in zip(finest, generators, strict=True):
             image.copy_(self._finest(fitting, side, rng))
-        targets = [matlab_imresize(finest, scale=f / factors[-1]) for f in factors[:-1]] + [finest]
-        images = [self._inputs(finest, factors[-1], generators), *targets]
+        on_device = finest.to(self.device)
+        targets = [matlab_imresize(on_device, scale=f / factors[-1]) for f in factors[:-1]] + [on_device]
+        images = [self._inputs(finest, on_device, factors[-1], generators), *targets]
         scales = zip(images, (1, *factors), strict=True)
         return Batch(tuple(_trim(image, MARGIN * factor).float() / 255 for image, factor in scales))
 
@@ -128,14 +139,15 @@ class CropSampler:
             crop = mixup(crop, self._cut(fitting, side, rng), rng)
         return colour_jitter(crop, self.config.jitter, rng) if self.config.jitter > 0 else crop
 
-    def _inputs(self, finest: Tensor, factor: int, generators: list[np.random.Generator]) -> Tensor:
-        """What the network is given [B, 3, side / factor, side / factor] uint8."""
+    def _inputs(self, finest: Tensor, on_device: Tensor, factor: int, generators: list[np.random.Generator]) -> Tensor:
+        """What the network is given [B, 3, side / factor, side / factor] uint8, on the device."""
         if self.config.degradation == "realistic":
             size = (finest.shape[-2] // factor, finest.shape[-1] // factor)
             pairs = zip(finest, generators, strict=True)
-            images = torch.stack([degrade_realistic(image, size, rng, self.config.realistic) for image, rng in pairs])
+            made = [degrade_realistic(image, size, rng, self.config.realistic) for image, rng in pairs]
+            images = torch.stack(made).to(self.device)
         else:
-            images = matlab_imresize(finest, scale=1 / factor)
+            images = matlab_imresize(on_device, scale=1 / factor)
         for image, rng in zip(images, generators, strict=True):
             if rng.random() < self.config.cutblur:
                 image.copy_(cutblur(image, rng))

@@ -6,7 +6,8 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -26,5 +27,6 @@ class EMA(Generic[Model]):
         """Moves the average towards the weights of `model`."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for average, value in zip(self.model.parameters(), model.parameters(), strict=True):
-            average.lerp_(value, 1 - decay)
+        averages: list[Tensor] = list(self.model.parameters())
+        values: list[Tensor] = list(model.parameters())
+        get_ema_multi_avg_fn(decay)(averages, values, self.updates)

@@ -102,7 +102,7 @@ class Trainer:
         self.dtype = training_dtype(config.dtype, self.device)
         share, memory, side = config.data.validation, config.data.memory, whole_side(config, pd=distance is not None)
         pictures, self.validation = open_pictures(data, val, share=share, memory=memory, side=side)
-        self.sampler = CropSampler(pictures, config.seed, config.data)
+        self.sampler = CropSampler(pictures, config.seed, config.data, self.device)
         for number, phase in enumerate(config.phases, 1):  # now, and not hours later, when the phase begins
             self._check(number, phase)
         scaler = loss_scaler(self.device, self.dtype)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from progressive_upsampling.core import chain as chain_module
 from progressive_upsampling.core.chain import Chain, ChainConfig, Settings, preview_of
 from progressive_upsampling.core.checkpoint import CheckpointError
 from progressive_upsampling.core.noise import KINDS, inject_noise
@@ -372,6 +373,15 @@ def test_a_preview_is_the_first_image_at_most_512_pixels_a_side(
         preview = preview_of(picture(*size, batch=2, channels=channels))
         assert preview.shape == (1, min(channels, 3), *expected)
         assert preview.isfinite().all() and preview.min() >= 0 and preview.max() <= 1
+
+
+def test_previews_that_nobody_sees_are_not_made(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(chain_module, "preview_of", lambda image: shown.append(image.shape) or image[:1])
+    chain(picture(8, 8), 4)
+    assert not shown
+    chain(picture(8, 8), 4, on_step=lambda *call: None)
+    assert shown
 
 
 @pytest.mark.parametrize("stop", [1, 2, 5, 9])

@@ -37,6 +37,13 @@ def test_the_preview_is_passed_on() -> None:
     assert [call[2] is preview for call in heard.calls] == [True, True]
 
 
+def test_previews_are_wanted_where_somebody_listens_at_the_end() -> None:
+    for on_step in (None, Listener()):
+        progress = Progress(on_step, 2)
+        nested = Progress(Progress(progress.part(1), 1).part(1), 1)
+        assert progress.watched is nested.watched is (on_step is not None)
+
+
 def test_a_part_counts_in_its_own_unit() -> None:
     heard = Listener()
     progress = Progress(heard, 10)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from progressive_upsampling.core import separable
 from progressive_upsampling.core.resample import resample
 from progressive_upsampling.core.rows import Original, Rows, bands, resample_rows, rows_for
 
@@ -22,6 +23,22 @@ def test_bands_of_a_resampled_image_are_the_resampled_image(
         needed = rows_for(size[0], target[0], rows, method)
         part = Rows(image[:, :, needed], needed.start, size[0])
         torch.testing.assert_close(resample_rows(part, target, rows, method), whole[:, :, rows], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("length", [5, 32, 256])
+def test_how_many_rows_a_product_makes_is_no_matter(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, rows = picture(60, 45), slice(37, 111)
+    known = resample(image, (130, 77))
+    needed = rows_for(60, 130, rows, "bicubic")
+    part = Rows(image[:, :, needed], needed.start, 60)
+    separable._blocks.cache_clear()
+    monkeypatch.setattr(separable, "_ROWS", length)
+    try:
+        torch.testing.assert_close(resample(image, (130, 77)), known, atol=1e-6, rtol=0)
+        found = resample_rows(part, (130, 77), rows, "bicubic")
+    finally:
+        separable._blocks.cache_clear()
+    torch.testing.assert_close(found, known[:, :, rows], atol=1e-6, rtol=0)
 
 
 def test_a_row_too_few_would_show() -> None:

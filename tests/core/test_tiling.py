@@ -9,11 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from progressive_upsampling.core import tiling
 from progressive_upsampling.core.adaptive_noise import NoiseController
+from progressive_upsampling.core.rows import BAND_PIXELS
 from progressive_upsampling.core.tiling import (
+    BAND_BYTES,
     DEFAULT_BUDGET,
     MINIMUM_TILE,
     auto_tile,
+    band_pixels,
     run_tiled,
     tiles,
     working_memory,
@@ -293,6 +297,13 @@ def test_a_tile_takes_no_more_than_half_of_what_a_gpu_has_free(
 @pytest.mark.parametrize("kind", ["cpu", "mps", "meta"])
 def test_a_device_that_does_not_tell_has_the_usual_budget(kind: str) -> None:
     assert working_memory(torch.device(kind)) == DEFAULT_BUDGET
+
+
+def test_bands_are_what_a_cpu_caches_and_what_fits_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert band_pixels(torch.device("cpu")) == BAND_PIXELS
+    assert band_pixels(torch.device("mps")) == DEFAULT_BUDGET // BAND_BYTES > BAND_PIXELS
+    monkeypatch.setattr(tiling, "working_memory", lambda device: 1000.0)
+    assert band_pixels(torch.device("mps")) == BAND_PIXELS
 
 
 def test_an_automatic_tile_uses_the_budget() -> None:
