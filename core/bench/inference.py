@@ -53,6 +53,7 @@ def bench_inference(
         on_round: progress, called with the rounds done.
     """
     chain = chain.to(device)
+    peer = None if peer is None else peer.to(device)
     reports = [
         _chain(device, chain, peer, rounds, on_round),
         _attention(device, chain, rounds),
@@ -87,7 +88,7 @@ def _chain(device: torch.device, chain: Chain, peer: LayerGraph | None, rounds: 
     for name in _formats(device):
         work[f"this chain, {name}"] = lambda name=name: chain(image, 2**STAGES, dtype=name)
     if peer is not None:
-        work[peer.name] = lambda: peer(image.cpu())
+        work[peer.name] = lambda: peer(image)
     timings = paired(work, rounds, device, on_round)
     cost = chain_cost(chain, 2**STAGES)
     operations = 2 * cost.macs * (SIDE * 2**STAGES) ** 2
@@ -183,7 +184,7 @@ def _quality(device: torch.device, chain: Chain, data: Path, peer: LayerGraph | 
         for name in _formats(device):
             results[f"this chain, {name}"] = chain(image, scale, dtype=name).cpu()
         if peer is not None:
-            results[peer.name] = peer(image.cpu())
+            results[peer.name] = peer(image).cpu()
         results["bicubic"] = resample(image.cpu(), (target.shape[2], target.shape[3])).clamp(0, 1)
         for name, result in results.items():
             quality = float(psnr((result * 255).round() / 255, target, crop=scale))

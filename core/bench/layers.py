@@ -58,9 +58,14 @@ class LayerGraph:
             raise ValueError(f"end: expected a layer of {path}, as {last!r}, got {end!r}")
         self._order = _order({layer["out"][0]: layer for layer in layers}, self._output)
 
+    def to(self, device: torch.device) -> LayerGraph:
+        """The network with its weights on a device; in place."""
+        self._weights = {key: weight.to(device) for key, weight in self._weights.items()}
+        return self
+
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Tensor:
-        """[1, 3, H, W] in 0..1 to [1, 3, H·scale, W·scale]."""
+        """[1, 3, H, W] in 0..1 to [1, 3, H·scale, W·scale], on the device of the weights."""
         luma, colour = rgb_to_ycbcr(rgb).split((1, 2), 1)
         values: dict[str, Tensor] = {}
         last = {name: number for number, layer in enumerate(self._order) for name in layer["inp"]}

@@ -75,7 +75,7 @@ def bench_memory(
     for size in found:
         each = size.seconds / (size.side**2 / 1e6)
         memory = [f"{size.peak / 1e6:.0f}", f"{size.beyond / 1e6:.0f}"]
-        rows.append([f"{size.side}²", f"{size.seconds:.1f}", f"{each:.2f}", *memory])
+        rows.append([f"{size.side}²", f"{size.seconds:.3g}", f"{each:.3g}", *memory])
         figures.append(Figure(f"{size.side}²", each, "s/MP", "lower"))
         figures.append(Figure(f"{size.side}², peak", size.peak / 1e6, "MB", "lower"))
         figures.append(Figure(f"{size.side}², beyond input and result", size.beyond / 1e6, "MB", "lower"))
@@ -102,7 +102,7 @@ def _run(device_name: str, model: str, side: int, threads: int) -> Size:
     chain(sample(32, 32).to(device), 2)  # libraries are loaded, kernels chosen
     image = sample(side // SCALE, side // SCALE).to(device)
     before = peak_memory(device) or 0
-    runs = 2 if side <= SIDES[0] else 1
+    runs = 2 if side <= SIDES[0] or device.type == "cuda" else 1
     seconds = math.inf
     for _ in range(runs):
         started = time.perf_counter()
