@@ -83,8 +83,8 @@ def test_the_suite_times_the_same_network_twice(tiny):
     found = bench_training(CPU, rounds=2, steps=4)
     assert [timing.name for timing in found.timings] == [PLAIN, OURS] and found.timings[0].ratio == 1
     assert all(timing.seconds > 0 for timing in found.timings)
-    # 8² inputs of BATCH crops, not of the recipe's own number, through convolutions of 3, 4, 4, 4, 4·4 channels, and a last one at 16²; three times over,
-    # less the first layer's gradient of its input
+    # 8² inputs of BATCH crops, not of the recipe's own number, through convolutions of 3, 4, 4, 4, 4·4 channels, and a
+    # last one at 16²; three times over, less the first layer's gradient of its input
     inner = BATCH * 64 * 9 * (3 * 4 + 3 * 4 * 4 + 4 * 16) + BATCH * 256 * 9 * 4 * 3
     assert 2 * (3 * inner - BATCH * 64 * 9 * 3 * 4) == found.flops
     assert 0 <= found.waiting < 1 and found.seconds > 0 and found.ceiling > 0
