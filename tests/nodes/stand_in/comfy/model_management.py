@@ -1,4 +1,4 @@
-"""Stand-in for `comfy.model_management` on a machine with only a CPU."""
+"""Stand-in for `comfy.model_management`: networks run on a GPU where there is one, and rest on the CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class InterruptProcessingException(Exception):
 
 def get_torch_device() -> torch.device:
     """The device that networks run on."""
-    return torch.device("cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def unet_offload_device() -> torch.device:
