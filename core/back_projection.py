@@ -59,8 +59,8 @@ def back_project(
     check_number(strength, "strength", 0.0, 1.0)
     target = current if overwrite else current.float().clone()
     B, _, H, W = target.shape
-    band = band or band_pixels(target.device)
     if strength > 0:
+        band = band_pixels(target.device) if band is None else band
         spread_colour(target, overwrite=True)
         previous = spread_colour(previous)
         for some in images_at_a_time(B, H * W, band):

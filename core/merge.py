@@ -49,9 +49,9 @@ def skip_in_bands(
     """
     check_pair(current, previous)
     B, _, H, W = current.shape
-    band = band or band_pixels(current.device)
     if not any(weights):
         return current.clamp_(0, 1)
+    band = band_pixels(current.device) if band is None else band
     spread_colour(current, overwrite=True)
     previous = spread_colour(previous)
     for some in images_at_a_time(B, H * W, band):
@@ -94,7 +94,7 @@ def fuse_in_bands(
         TypeError, ValueError: wrong images.
     """
     B, _, H, W = out.shape
-    band = band or band_pixels(out.device)
+    band = band_pixels(out.device) if band is None else band
     check_size((H, W))
     for i, image in enumerate(images):
         if tuple(image.shape[:2]) != (B, 3):  # images beyond those of `out` would not be seen to be there

@@ -16,7 +16,9 @@ NAME = "progressive_upsampling"
 
 def _bind_checkout() -> None:
     """Import the checkout as `progressive_upsampling`, ahead of any installed copy."""
-    spec = importlib.util.spec_from_file_location(NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    spec = importlib.util.spec_from_file_location(
+        NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot import {ROOT / '__init__.py'}")
     module = importlib.util.module_from_spec(spec)

@@ -41,7 +41,8 @@ def grey_png(width: int, bits: int, row: bytes, key: int) -> bytes:
         (b"IEND", b""),
     )
     made = [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(made)
 

@@ -32,13 +32,20 @@ def test_how_many_rows_a_product_makes_is_no_matter(length: int, monkeypatch: py
     needed = rows_for(60, 130, rows, "bicubic")
     part = Rows(image[:, :, needed], needed.start, 60)
     separable._blocks.cache_clear()
-    monkeypatch.setattr(separable, "_ROWS", length)
     try:
-        torch.testing.assert_close(resample(image, (130, 77)), known, atol=1e-6, rtol=0)
-        found = resample_rows(part, (130, 77), rows, "bicubic")
+        with monkeypatch.context() as changed:
+            changed.setattr(separable, "_ROWS", length)
+            torch.testing.assert_close(resample(image, (130, 77)), known, atol=1e-6, rtol=0)
+        found = resample_rows(part, (130, 77), rows, "bicubic")  # of the products that are kept
     finally:
         separable._blocks.cache_clear()
     torch.testing.assert_close(found, known[:, :, rows], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("device", "length"), [("cpu", 32), ("meta", 256)])
+def test_products_are_larger_where_starting_one_is_dear(device: str, length: int) -> None:
+    blocks = separable._blocks(separable.Axis(300, 600, 2.0, "bicubic"), torch.device(device), torch.float32)
+    assert {block.matrix.shape[0] for block in blocks[:-1]} == {length}
 
 
 def test_a_row_too_few_would_show() -> None:

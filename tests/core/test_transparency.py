@@ -193,9 +193,9 @@ PARTS: dict[str, Part] = {
         for mode in ("constant", "cosine", "attention")
     },
     **{
-        f"fuse, {mode}, {structure}": lambda _, small, large, mode=mode, structure=structure: (
-            fuse([small, small, large], mode, structure).image
-        )
+        f"fuse, {mode}, {structure}": lambda _, small, large, mode=mode, structure=structure: fuse(
+            [small, small, large], mode, structure
+        ).image
         for mode in ("weighted", "attention")
         for structure in STRUCTURES
     },

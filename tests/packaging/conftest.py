@@ -61,7 +61,9 @@ def run_python(root: Path) -> RunPython:
     PYTHONPATH. Returns the completed process with stdout and stderr as text.
     """
 
-    def run(code: str, *, cwd: Path, path: Path | None = None, bind: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        code: str, *, cwd: Path, path: Path | None = None, bind: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment["PYTHONUTF8"] = "1"
         if path is not None:

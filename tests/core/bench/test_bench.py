@@ -169,6 +169,11 @@ def test_a_peer_of_x8_may_stand_beside_the_chain(tmp_path):
         check_peer(LayerGraph(tmp_path / "x8.npz"))
 
 
+def test_a_peer_runs_on_the_device_that_it_is_brought_to(tmp_path):
+    network, meta = LayerGraph(graph(tmp_path / "x8.npz", 8)), torch.device("meta")
+    assert network.to(meta) is network and all(weight.is_meta for weight in network._weights.values())
+
+
 def test_the_figures_of_a_suite_are_on_the_disk_before_its_table_is_shown(tmp_path, monkeypatch):
     report = Report("a title", [["a", "b"]], [], [Figure("a", 1.0, "s", "lower")])
     monkeypatch.setattr(bench, "bench_tiling", lambda *_, **__: [report])
