@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 
 from .adaptive_noise import MODES
 from .back_projection import back_project
+from .chain_stream import StageStream, run_in_columns, stage_streams
 from .checkpoint import CheckpointError, built, load_into, read_checkpoint, resolve, write_checkpoint
 from .checks import check_choice, check_image, check_integer, check_multiplier, check_number
 from .config import from_dict, to_dict
 from .denoise import STEPS
 from .noise import KINDS, MAX_SEED, inject_noise
 from .precision import DTYPES, check_weights
+from .preview import preview_of
 from .progress import OnStep, Progress
-from .resample import METHODS, resample
+from .resample import METHODS
 from .sizes import stage_sizes, target_size
 from .stage import Stage, StageConfig
 from .upsample import Enlarge, check_method, upsample
@@ -28,7 +31,6 @@ from .upsamplers import load_upsampler
 DEFAULT = "default"
 KIND = "chain"
 GROUP_PIXELS = 1 << 20  # small images run together, up to this many output pixels
-PREVIEW_SIDE = 512
 PROJECTION_COST = 1 / 32  # of a pixel, where a stage's is 1
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -110,6 +112,11 @@ class Settings:
         if self.tile is not None:
             check_integer(self.tile, "tile", minimum=1)
         check_choice(self.dtype, "dtype", DTYPES)
+
+    @property
+    def refined(self) -> bool:
+        """Whether there is noise, and a refined estimate with it."""
+        return self.detail > 0 and self.strength > 0
 
     def seeds(self, batch: int) -> list[int]:
         """The seed of each of `batch` images.
@@ -209,10 +216,13 @@ class Chain(nn.Module):
         on_step: OnStep | None = None,
         **settings: Any,
     ) -> Tensor:
-        """The image at its target size; arguments as `stages_of`, of whose list this is the last."""
-        return self.stages_of(image, scale, size, upsampler=upsampler, on_step=on_step, **settings)[-1]
+        """The image at its target size; arguments as `stages_of`, of whose list this is the last.
 
-    @torch.no_grad()
+        A large RGB picture at detail 0 goes through all stages at once on a CPU, see `core.chain_stream`: none of the
+        images before the last one is ever whole. Its values are those of `stages_of` up to rounding.
+        """
+        return self._outputs(image, scale, size, upsampler, on_step, settings, last_alone=True)[-1]
+
     def stages_of(
         self,
         image: Tensor,
@@ -242,6 +252,19 @@ class Chain(nn.Module):
             TypeError, ValueError: an argument is not as described; the chain's weights are not float32.
             CheckpointError: no upsampler of that name.
         """
+        return self._outputs(image, scale, size, upsampler, on_step, settings, last_alone=False)
+
+    @torch.no_grad()
+    def _outputs(
+        self,
+        image: Tensor,
+        scale: float | None,
+        size: tuple[int, int] | None,
+        upsampler: Enlarge | nn.Module | str | None,
+        on_step: OnStep | None,
+        settings: dict[str, Any],
+        last_alone: bool,
+    ) -> list[Tensor]:
         check_weights(self, "chain")
         chosen = Settings(**settings)
         check_image(image)
@@ -266,7 +289,7 @@ class Chain(nn.Module):
             images = slice(first, first + group)
             part = image[images].float().to(self.device)
             report = progress.part(cost * part.shape[0])
-            outputs = self._run(part, sizes, chosen.of_images(images, B), upsampler, report)
+            outputs = self._run(part, sizes, chosen.of_images(images, B), upsampler, report, last_alone)
             if group >= B:
                 return [output.to(image.device) for output in outputs]
             if first == 0:
@@ -289,20 +312,40 @@ class Chain(nn.Module):
         settings: Settings,
         upsampler: Enlarge | nn.Module | str | None,
         on_step: OnStep,
+        last_alone: bool,
     ) -> list[Tensor]:
         projected = self.config.back_projection and upsampler is None
         costs = [h * w for h, w in sizes]
         projection_cost = PROJECTION_COST * costs[-1] if projected else 0.0
         progress = Progress(on_step, sum(costs) + projection_cost)
-        outputs: list[Tensor] = []
-        current = image
-        for number, (size, cost) in enumerate(zip(sizes, costs, strict=True), 1):
-            current = self._run_stage(current, number, size, settings, upsampler, progress.part(cost))
-            outputs.append(current)
+        streams = self._streams(image, sizes, settings, upsampler) if last_alone else []
+        if streams:
+            report = progress.part(sum(costs))
+            outputs = [run_in_columns(image, streams, tile=settings.tile, dtype=settings.dtype, on_step=report)]
+        else:
+            outputs, current = [], image
+            for number, (size, cost) in enumerate(zip(sizes, costs, strict=True), 1):
+                current = self._run_stage(current, number, size, settings, upsampler, progress.part(cost))
+                outputs.append(current)
+        current = outputs[-1]
         if projected:
             back_project(current, image, settings.skip, overwrite=True, on_step=progress.part(projection_cost))
             _finish(progress, current)
         return outputs
+
+    def _streams(
+        self,
+        image: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        settings: Settings,
+        upsampler: Enlarge | nn.Module | str | None,
+    ) -> list[StageStream]:
+        """The stages as `run_in_columns` takes them; none where it cannot do what is asked for, or need not."""
+        small = math.prod(sizes[-1]) <= GROUP_PIXELS
+        if small or settings.refined or image.shape[1] != 3 or image.device.type != "cpu":
+            return []
+        stages = [self.stage(number) for number in range(1, len(sizes) + 1)]
+        return stage_streams(stages, image, sizes, upsampler, skip=settings.skip, fusion=settings.fusion)
 
     def _run_stage(
         self,
@@ -315,7 +358,7 @@ class Chain(nn.Module):
     ) -> Tensor:
         stage = self.stage(number)
         run = {"tile": settings.tile, "dtype": settings.dtype}
-        refine = settings.detail > 0 and settings.strength > 0
+        refine = settings.refined
         evaluations = int(stage.config.denoiser.regression) + (settings.steps if refine else 0)
         progress = Progress(on_step, evaluations + 2)  # those, the upsampler, and the skip with the fusion
 
@@ -350,14 +393,6 @@ def channels_last(model: Model) -> Model:
     """The model with its convolution weights laid out as CPUs and tensor cores like them; in place."""
     model._apply(lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t)
     return model
-
-
-def preview_of(image: Tensor) -> Tensor:
-    """The first image, RGB or grey, at most PREVIEW_SIDE pixels a side."""
-    H, W = image.shape[-2:]
-    factor = min(PREVIEW_SIDE / max(H, W), 1.0)
-    size = (max(round(H * factor), 1), max(round(W * factor), 1))
-    return resample(image[:1, :3], size, "bilinear")
 
 
 def _finish(progress: Progress, image: Tensor) -> None:

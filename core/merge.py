@@ -6,6 +6,7 @@ The graph of separate nodes and the chain both come here, so that they give the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -60,8 +61,7 @@ def skip_in_bands(
         for rows in bands(H, max(band // (len(target) * W), 1)):
             read = rows_to_weigh(H, len(weights), rows)
             now = Rows(original.read(read), read.start, H)
-            change = Rows(rows_at(source, (H, W), read).clamp(0, 1) - now.pixels, read.start, H)
-            target[:, :, rows] = (now.part(rows) + weighed_rows(change, weights, rows)).clamp_(0, 1)
+            target[:, :, rows] = skipped(now, rows_at(source, (H, W), read), weights, rows)
             if on_band is not None:
                 on_band(some.start * H + len(target) * rows.stop, B * H)
     return current
@@ -108,12 +108,43 @@ def fuse_in_bands(
                 original.read(seen) if shares_memory(image, out) else rows_at(image[some], (H, W), seen)
                 for image in images
             ]
-            with autocast(out.device, torch.float32):
-                result = fuse(scaled, "learned", model=model)
-            kept = slice(rows.start - seen.start, rows.stop - seen.start)
-            target[:, :, rows] = result.image[:, :, kept]
+            target[:, :, rows], weights = fused(scaled, model, seen, rows)
             if maps is not None:
-                maps[some, :, rows] = result.weights[:, :, kept]
+                maps[some, :, rows] = weights
             if on_band is not None:
                 on_band(some.start * H + len(target) * rows.stop, B * H)
     return out
+
+
+def skipped(now: Rows, before: Tensor, weights: Sequence[float], rows: slice) -> Tensor:
+    """Some rows of `core.residual.skip` in mode "weighted".
+
+    Args:
+        now: of the current image, those of `rows_to_weigh`; of columns of it, the outermost of the result are wrong.
+        before: the same rows of the previous image at this size, not clamped.
+        weights: as `skip_in_bands`.
+        rows: which are wanted.
+
+    Returns:
+        `[B, C, rows, W]` in 0..1.
+    """
+    change = replace(now, pixels=before.clamp(0, 1) - now.pixels)
+    return (now.part(rows) + weighed_rows(change, weights, rows)).clamp_(0, 1)
+
+
+def fused(scaled: Sequence[Tensor], model: DynamicWeights, seen: slice, rows: slice) -> tuple[Tensor, Tensor]:
+    """Some rows of `core.fusion.fuse` in mode "learned", and their weights.
+
+    Args:
+        scaled: rows of images of one size, `[B, 3, rows, W]`.
+        model: weighs them.
+        seen: which rows these are: at least the model's halo more than are wanted, on its grid.
+        rows: which are wanted.
+
+    Returns:
+        `[B, 3, rows, W]` in 0..1 and `[B, N, rows, W]`.
+    """
+    with autocast(scaled[0].device, torch.float32):
+        result = fuse(scaled, "learned", model=model)
+    kept = slice(rows.start - seen.start, rows.stop - seen.start)
+    return result.image[:, :, kept], result.weights[:, :, kept]

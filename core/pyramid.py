@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from torch import Tensor
@@ -67,7 +68,8 @@ def weighed_rows(image: Rows, weights: Sequence[float | Tensor], rows: slice) ->
     """Some rows of Σ w_l·band_l, the bands of `decompose` each times a number and joined again.
 
     Args:
-        image: rows of an image, at least those of `rows_to_weigh`.
+        image: rows of an image, at least those of `rows_to_weigh`; of columns of it, the outermost of the result are
+            wrong, as many as `rows_to_weigh` asks for rows beyond those wanted.
         weights: one for each band, finest first.
         rows: which are wanted.
 
@@ -75,20 +77,27 @@ def weighed_rows(image: Rows, weights: Sequence[float | Tensor], rows: slice) ->
         `[B, C, rows, W]`.
     """
     heights, expanded, reduced = _plan(image.height, len(weights), rows)
-    widths = [image.pixels.shape[3]]
     levels = [image]
     for level in range(1, len(weights)):
-        widths.append((widths[-1] + 1) // 2)
-        pixels = resample_rows(levels[-1], (heights[level], widths[level]), reduced[level], "bilinear")
-        levels.append(Rows(pixels, reduced[level].start, heights[level]))
-    result = Rows(weights[-1] * levels[-1].part(expanded[-1]), expanded[-1].start, heights[-1])
-    for level in reversed(range(len(weights) - 1)):
-        size, wanted = (heights[level], widths[level]), expanded[level]
+        fine = levels[-1]
+        size, columns = (heights[level], (fine.width + 1) // 2), _halved(fine)
+        pixels = resample_rows(fine, size, reduced[level], "bilinear", columns)
+        levels.append(Rows(pixels, reduced[level].start, heights[level], columns.start, size[1]))
+    result = weights[-1] * levels[-1].part(expanded[-1])
+    for fine, coarse, weight, wanted, below in reversed(
+        list(zip(levels, levels[1:], weights, expanded, expanded[1:], strict=False))
+    ):
         # w·(fine - up(coarse)) + up(result): one resampling of the difference does for both
-        rest = result.pixels - weights[level] * levels[level + 1].part(expanded[level + 1])
-        up = resample_rows(Rows(rest, result.start, result.height), size, wanted, "bilinear")
-        result = Rows(weights[level] * levels[level].part(wanted) + up, wanted.start, heights[level])
-    return result.pixels
+        rest = replace(coarse, pixels=result - weight * coarse.part(below), start=below.start)
+        up = resample_rows(rest, (fine.height, fine.width), wanted, "bilinear", fine.columns)
+        result = weight * fine.part(wanted) + up
+    return result
+
+
+def _halved(image: Rows) -> slice:
+    """The columns of an image's reduction that are made of those that are there."""
+    columns = image.columns
+    return slice(columns.start // 2, (columns.stop + 1) // 2)
 
 
 def rows_to_weigh(height: int, levels: int, rows: slice) -> slice:

@@ -71,7 +71,7 @@ class Convolved:
         border = rows.new_zeros(*rows.shape[:2], reach, rows.shape[3]).contiguous(memory_format=torch.channels_last)
         above = border if self._kept is None else self._kept
         known = torch.cat([above, rows, border] if last else [above, rows], 2)
-        self._kept = known[:, :, max(known.shape[2] - 2 * reach, 0) :].clone()  # a copy, which does not keep the rest
+        self._kept = _kept_in(self._kept, known[:, :, max(known.shape[2] - 2 * reach, 0) :])
         return self._call(self._convolve, known) if known.shape[2] > 2 * reach else None
 
     def _convolve(self, rows: Tensor) -> Tensor:
@@ -241,6 +241,7 @@ class _Waiting:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._rows: Tensor | None = None
+        self._kept: Tensor | None = None
 
     def push(self, rows: Tensor, last: bool) -> int:
         """Takes rows, and tells how many of the result wait."""
@@ -254,8 +255,17 @@ class _Waiting:
         waiting = self._rows
         if waiting is None:
             raise ValueError(f"count: expected 0, as no row waits, got {count}")
-        self._rows = waiting[:, :, count:].clone() if waiting.shape[2] > count else None
+        self._rows = None
+        if waiting.shape[2] > count:
+            self._rows = self._kept = _kept_in(self._kept, waiting[:, :, count:])
         return waiting[:, :, :count]
+
+
+def _kept_in(before: Tensor | None, rows: Tensor) -> Tensor:
+    """A copy of rows, which does not keep the rest; in the memory of those kept before, or the heap gets gaps."""
+    if before is None or before.shape != rows.shape:
+        return rows.clone()
+    return before.copy_(rows)
 
 
 def _following(kept: Tensor | None, rows: Tensor) -> Tensor:

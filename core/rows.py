@@ -19,17 +19,31 @@ BAND_PIXELS = 1 << 18  # that a CPU works on at a time, see `tiling.band_pixels`
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of an image.
+    """Some rows of an image, or of some columns of it.
 
     Attributes:
         pixels: `[B, C, rows, W]`.
         start: number of the first one.
         height: rows of the whole image.
+        left: number of the first column.
+        whole_width: columns of the whole image, None for those of `pixels`.
     """
 
     pixels: Tensor
     start: int
     height: int
+    left: int = 0
+    whole_width: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Columns of the whole image."""
+        return self.pixels.shape[3] if self.whole_width is None else self.whole_width
+
+    @property
+    def columns(self) -> slice:
+        """Which columns of the whole image these are."""
+        return slice(self.left, self.left + self.pixels.shape[3])
 
     def part(self, rows: slice) -> Tensor:
         """Those of them that are numbered so in the whole image."""
@@ -52,17 +66,21 @@ def rows_for(height: int, target: int, rows: slice, method: str) -> slice:
     return source_of(_axis(height, target, method), rows)
 
 
-def resample_rows(image: Rows, size: tuple[int, int], rows: slice, method: str) -> Tensor:
+def resample_rows(
+    image: Rows, size: tuple[int, int], rows: slice, method: str, columns: slice | None = None
+) -> Tensor:
     """Some rows of a resampled image, as `resample` gives them up to rounding.
 
     Args:
-        image: float32 or float64 rows, at least those of `rows_for`.
+        image: float32 or float64 rows, at least those of `rows_for`; what lies in columns that are not there is left
+            out, so that the result's outermost columns are wrong then.
         size: (height, width) of the whole result.
         rows: which are wanted.
         method: "bilinear", "bicubic" or "lanczos".
+        columns: which are wanted; None for all.
 
     Returns:
-        `[B, C, rows, width]`, not clamped.
+        `[B, C, rows, columns]`, not clamped.
     """
     height, width = size
     pixels = image.pixels.contiguous()
@@ -70,9 +88,9 @@ def resample_rows(image: Rows, size: tuple[int, int], rows: slice, method: str) 
         pixels = image.part(rows).contiguous()
     else:
         pixels = resize_axis(pixels, 2, _axis(image.height, height, method), rows, image.start)
-    if pixels.shape[3] != width:
-        pixels = resize_axis(pixels, 3, _axis(pixels.shape[3], width, method))
-    return pixels
+    if image.width != width:
+        return resize_axis(pixels, 3, _axis(image.width, width, method), columns, image.left)
+    return pixels if columns is None else pixels[..., columns.start - image.left : columns.stop - image.left]
 
 
 def rows_at(image: Tensor, size: tuple[int, int], rows: slice) -> Tensor:

@@ -120,9 +120,10 @@ def source_of(axis: Axis, part: slice) -> slice:
     """
     if axis.length == axis.target:
         return part
-    _, reach, taps = _support(axis)
-    first, last = (math.floor((at + 0.5) / axis.scale - 0.5 - reach) for at in (part.start, part.stop - 1))
-    return slice(max(first, 0), min(last + taps, axis.length))
+    _, reach, _ = _support(axis)
+    first, last = ((at + 0.5) / axis.scale - 0.5 for at in (part.start, part.stop - 1))
+    # strictly inside: at its ends the kernel is 0
+    return slice(max(math.floor(first - reach) + 1, 0), min(math.ceil(last + reach), axis.length))
 
 
 def _part_of(blocks: Sequence[_Block], part: slice, source: slice) -> list[_Block]:

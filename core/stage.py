@@ -175,12 +175,17 @@ class Stage(nn.Module):
             on_step: progress; may raise to cancel.
             overwrite: whether `current`, float32, takes the result.
         """
-        check_number(strength, "strength", 0, 1)
+        weights = self.skips(strength)
         with torch.no_grad():
-            weights = [strength * weight for weight in self.skip_weights().tolist()]
             target = current if overwrite else current.to(torch.float32, copy=True)
             result = skip_in_bands(target, previous.float(), weights, on_band=_bands(on_step))
         return result.to(current.dtype)
+
+    def skips(self, strength: float = 1.0) -> tuple[float, ...]:
+        """The learned weights of the residual skip times a strength in 0..1, finest band first."""
+        check_number(strength, "strength", 0, 1)
+        with torch.no_grad():
+            return tuple(strength * weight for weight in self.skip_weights().tolist())
 
     def fuse(self, images: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Fuses images by learned weights. See `core.fusion.fuse`.

@@ -136,10 +136,12 @@ def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, 
         if rows is None:
             return run_tiled(run, [rgb], scale=scale, halo=halo, tile=max(side, H, W), on_tile=report)
 
-        def stream() -> Stream:
-            return Chained(network.stream(H), Local(lambda found: found.float().clamp_(0, 1)))
+        return run_in_rows(lambda: enlarged_rows(network, H), [rgb], scale=scale, rows=rows, on_rows=report)
 
-        return run_in_rows(stream, [rgb], scale=scale, rows=rows, on_rows=report)
+
+def enlarged_rows(network: EDSR, height: int) -> Stream:
+    """A network over the rows of an image `height` high, its result in float32 and 0..1."""
+    return Chained(network.stream(height), Local(lambda found: found.float().clamp_(0, 1)))
 
 
 def bytes_per_pixel(network: nn.Module, dtype: torch.dtype) -> float:

@@ -22,10 +22,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..core import checkpoint
-from ..core.chain import preview_of
 from ..core.interrupt import interruptible
 from ..core.layout import to_bhwc
 from ..core.precision import resolve_dtype
+from ..core.preview import preview_of
 from ..core.progress import OnStep, Progress
 from ..core.tiling import DEFAULT_BUDGET
 from ..core.train.run_folder import BEST, LAST

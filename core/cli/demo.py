@@ -88,10 +88,10 @@ def _show(
     size = (_LARGE, _LARGE)
     started = time.monotonic()
     with console.progress(photograph.name) as on_step:
-        stages = model.stages(reduced, size, tile=args.tile, dtype=args.dtype, on_step=on_step)
+        result = model.stages(reduced, size, tile=args.tile, dtype=args.dtype, on_step=on_step, every=False)[-1]
     seconds = time.monotonic() - started
     bicubic = resample(reduced, size).clamp(0.0, 1.0)
-    results = {"bicubic": bicubic, model.name: stages[-1]}
+    results = {"bicubic": bicubic, model.name: result}
     figures = {label: _measure(image, original) for label, image in results.items()}
     labels = {label: f"{label}, {quality:.2f} dB (Y)" for label, (quality, _) in figures.items()}
     panels = {
@@ -99,7 +99,7 @@ def _show(
         **{labels[label]: image for label, image in results.items()},
         f"truth {photograph.side}x{photograph.side}": _enlarged(original, size),
     }
-    for label, image in {"input": reduced, "bicubic": bicubic, "result": stages[-1]}.items():
+    for label, image in {"input": reduced, "bicubic": bicubic, "result": result}.items():
         write_picture(folder / f"{photograph.name}_{label}.png", image)
     title = f"{photograph.about}: {_SMALL} to {_LARGE} pixels"
     write_picture(folder / f"{photograph.name}_sheet.png", compare(panels, crop=224, title=title))

@@ -148,6 +148,6 @@ def _method(model: Model, args: argparse.Namespace) -> Method:
     def enlarge(image: Tensor, scale: int) -> Tensor:
         height, width = image.shape[-2:]
         size = (height * scale, width * scale)
-        return model.stages(image, size, tile=args.tile, dtype=args.dtype)[-1]
+        return model.stages(image, size, tile=args.tile, dtype=args.dtype, every=False)[-1]
 
     return enlarge

@@ -42,6 +42,7 @@ class Model:
         tile: int | None = None,
         dtype: str = "auto",
         on_step: OnStep | None = None,
+        every: bool = True,
         **settings: Any,
     ) -> list[Tensor]:
         """The image after every stage.
@@ -50,16 +51,18 @@ class Model:
             image: `[B, C, H, W]` in 0..1.
             size: (height, width) of the result.
             tile, dtype, on_step: as for `Chain`.
+            every: whether the stages before the last are wanted; without them a large picture takes less memory.
             **settings: the other settings of a chain (seed, strength, detail, detail_mask, steps, skip); nothing else
                 has them.
 
         Returns:
-            One image a stage on the device of `image`, the last of the target size; a single network and an
-            interpolation have one stage.
+            One image a stage on the device of `image`, the last of the target size; the last alone where `every` is
+            False, or the model is no chain.
         """
         with torch.inference_mode():
             if isinstance(self.method, Chain):
-                return self.method.stages_of(image, size=size, tile=tile, dtype=dtype, on_step=on_step, **settings)
+                settings |= {"size": size, "tile": tile, "dtype": dtype, "on_step": on_step}
+                return self.method.stages_of(image, **settings) if every else [self.method(image, **settings)]
             result = upsample(image.to(self.device), size, self.method, tile=tile, dtype=dtype, on_step=on_step)
             return [result.to(image.device)]
 

@@ -153,6 +153,7 @@ def _work(
             tile=args.tile,
             dtype=args.dtype,
             on_step=on_step,
+            every=bool(args.save_stages),
             **settings,
         )
     seconds = (time.monotonic() - started) / len(batch)

@@ -6,7 +6,8 @@ import pytest
 from torch import Tensor
 
 from progressive_upsampling.core import chain as chain_module
-from progressive_upsampling.core.chain import Chain, preview_of
+from progressive_upsampling.core.chain import Chain
+from progressive_upsampling.core.preview import preview_of
 
 from .tiny import picture, random_chain
 

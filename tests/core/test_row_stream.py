@@ -236,3 +236,13 @@ def test_small_images_of_a_batch_run_together() -> None:
     small.register_forward_hook(lambda module, inputs, result: calls.append(len(result)))
     upsample(image(16, 16, batch=40), (32, 32), small)
     assert calls[2:] == [40]
+
+
+def test_kept_rows_stay_in_the_memory_of_those_before() -> None:
+    stream = streams.Convolved(nn.Conv2d(2, 2, 3))
+    strip = image(5, 7, channels=2).contiguous(memory_format=torch.channels_last)
+    stream.push(strip, False)
+    memory = stream._kept.data_ptr()
+    stream.push(strip, False)
+    assert stream._kept.data_ptr() == memory
+    assert torch.equal(stream._kept, strip[:, :, -2:])

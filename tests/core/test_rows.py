@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -81,3 +83,16 @@ def test_an_image_that_is_overwritten_is_read_as_it_was(margin: int) -> None:
         assert torch.equal(original.read(read), before[:, :, read])  # asking twice is no harm
         image[:, :, rows] = -1
     assert (image == -1).all()
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(("height", "target"), [(8, 16), (8, 4), (9, 5), (5, 9), (12, 36), (40, 7), (7, 40), (1, 3)])
+def test_rows_are_made_of_all_with_a_weight_and_none_beyond_the_kernel(height: int, target: int, method: str) -> None:
+    support = 2 * {"bilinear": 1, "bicubic": 2, "lanczos": 3}[method] * max(height / target, 1)
+    pulses = torch.eye(height, dtype=torch.float64)[:, None, :, None]  # image i is 1 in row i alone
+    weights = resample(pulses, (target, 1), method)[:, 0, :, 0]
+    for at in range(target):
+        found = (weights[:, at].abs() > 1e-12).nonzero().flatten().tolist()
+        needed = rows_for(height, target, slice(at, at + 1), method)
+        assert needed.start <= found[0] and found[-1] < needed.stop
+        assert needed.stop - needed.start <= math.ceil(support)

@@ -52,13 +52,13 @@ def test_pictures_of_one_size_go_through_the_model_together(run, chain_file, tmp
         write_picture(source / f"{number}.png", torch.rand(1, 3, 12, 9))
     write_picture(source / "wide.png", torch.rand(1, 3, 9, 12))
     write_picture(source / "alpha.png", torch.rand(1, 4, 12, 9))
-    stages_of, batches = Chain.stages_of, []
+    forward, batches = Chain.forward, []
 
     def counted(self, image, *args, **kwargs):
         batches.append(tuple(image.shape))
-        return stages_of(self, image, *args, **kwargs)
+        return forward(self, image, *args, **kwargs)
 
-    monkeypatch.setattr(models.Chain, "stages_of", counted)
+    monkeypatch.setattr(models.Chain, "forward", counted)
     options = ["--model", chain_file, "--scale", "2", "--dtype", "fp32"]
     status, _, err = run("upscale", source, tmp_path / "out", *options)
     assert status == 0 and err.count("pixels in") == 7

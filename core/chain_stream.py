@@ -1,0 +1,301 @@
+"""All stages of the chain at once, over a picture too large for every stage to leave a whole one to the next.
+
+The picture is run in columns, each from the top down, and of a column a strip of rows at a time. What a strip of the
+first stage gives goes straight into the second, and so on: beside the picture and the result a few strips are in
+memory, whatever the size. A column begins so far to the left and ends so far to the right of what is kept of it that
+its values are those of the whole picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .merge import fused, skipped
+from .precision import autocast, resolve_dtype
+from .preview import GrowingPreview
+from .progress import OnStep, Progress
+from .pyramid import rows_to_weigh
+from .row_stream import MINIMUM_ROWS, Chained, Local, Stream
+from .rows import Rows, bands, resample_rows, rows_for
+from .stage import Stage
+from .tiling import aligned
+from .upsample import CPU_SIDE, enlarged_rows
+from .upsamplers import EDSR
+
+COLUMN = 1024  # pixels before the last upsampler that are kept of a column: wide enough for its margins to cost little
+FIRST_ROWS = 32  # of the picture at a time: what they become is in memory
+
+
+@dataclass(frozen=True)
+class StageStream:
+    """A stage over the rows of a picture: its upsampler, the residual skip and the fusion.
+
+    Attributes:
+        stage: whose skip and fusion.
+        network: doubles the size.
+        skip: a weight for each band of the residual skip, see `Stage.skips`; all 0 change nothing.
+        fusion: whether the scales are fused.
+    """
+
+    stage: Stage
+    network: EDSR
+    skip: tuple[float, ...]
+    fusion: bool
+
+    @property
+    def align(self) -> int:
+        """Columns begin and end at multiples of this many pixels, before the stage."""
+        return math.lcm(2, self.stage.weights.align) // 2
+
+    @property
+    def margin(self) -> int:
+        """Pixels before the stage that its result depends on, to either side of a column on the grid."""
+        reach = self.stage.weights.halo if self.fusion else 0
+        if any(self.skip):
+            middle = 1 << 16  # far from every border
+            period = 2 ** (len(self.skip) - 1)  # of the pyramid's grid
+            read = rows_to_weigh(2 * middle, len(self.skip), slice(middle, middle + period))
+            reach += max(middle - read.start, read.stop - middle)
+        return self.network.halo + math.ceil(reach / 2)
+
+    def rows(self, height: int, width: int, left: int) -> Stream:
+        """The stage over a picture `height` high and `width` wide, of which columns from `left` on are given."""
+        stream = enlarged_rows(self.network, height)
+        if any(self.skip):
+
+            def skip(now: Rows, before: Tensor, rows: slice) -> Tensor:
+                return skipped(replace(now, left=2 * left, whole_width=2 * width), before, self.skip, rows)
+
+            stream = Merged(stream, height, skip, lambda rows: rows_to_weigh(2 * height, len(self.skip), rows))
+        if self.fusion:
+            net = self.stage.weights
+            stream = Merged(
+                stream, height, self._fused, lambda rows: aligned(rows, 2 * height, net.halo, net.align), net.align
+            )
+        return stream
+
+    def _fused(self, now: Rows, before: Tensor, rows: slice) -> Tensor:
+        seen = slice(now.start, now.start + now.pixels.shape[2])
+        return fused([before, now.pixels], self.stage.weights, seen, rows)[0]
+
+
+class Merged:
+    """An enlargement by 2 merged with the rows that it is made of.
+
+    Args:
+        enlarged: the enlargement.
+        height: of the picture before it.
+        merge: takes rows of the enlargement, the same rows of the picture brought to its size, and which are wanted.
+        needs: which rows that takes.
+        align: rows are wanted in multiples of this many.
+    """
+
+    def __init__(
+        self,
+        enlarged: Stream,
+        height: int,
+        merge: Callable[[Rows, Tensor, slice], Tensor],
+        needs: Callable[[slice], slice],
+        align: int = 1,
+    ) -> None:
+        self._enlarged, self._merge, self._needs, self._align = enlarged, merge, needs, align
+        self._before, self._now = _Window(height), _Window(2 * height)
+        self._done = 0
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        self._before.add(rows)
+        found = self._enlarged.push(rows, last)
+        if found is not None:
+            self._now.add(found)
+        wanted = slice(self._done, self._ready())
+        if wanted.start >= wanted.stop:
+            return None
+        needed, size = self._needs(wanted), (self._now.height, 2 * rows.shape[3])
+        now = Rows(self._now.rows.part(needed), needed.start, self._now.height)
+        with autocast(rows.device, torch.float32):
+            result = self._merge(now, resample_rows(self._before.rows, size, needed, "bicubic"), wanted)
+        self._done = wanted.stop
+        if wanted.stop < self._now.height:
+            needed = self._needs(slice(wanted.stop, wanted.stop + self._align))
+            self._now.drop(needed.start)
+            self._before.drop(self._source(needed).start)
+        return result
+
+    def _source(self, rows: slice) -> slice:
+        return rows_for(self._before.height, self._now.height, rows, "bicubic")
+
+    def _ready(self) -> int:
+        """The end of the rows for which all that they need is there."""
+        end = self._now.stop if self._now.stop == self._now.height else self._now.stop // self._align * self._align
+        while end > self._done:
+            needed = self._needs(slice(self._done, end))
+            if needed.stop <= self._now.stop and self._source(needed).stop <= self._before.stop:
+                break
+            end = (end - 1) // self._align * self._align
+        return end
+
+
+class Piecewise:
+    """A stream that takes no more than so many rows at a time.
+
+    Args:
+        stream: the stream.
+        rows: how many.
+    """
+
+    def __init__(self, stream: Stream, rows: int) -> None:
+        self._stream, self._rows = stream, rows
+
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        """See `Stream`."""
+        found = []
+        for part in bands(rows.shape[2], self._rows):
+            piece = self._stream.push(rows[:, :, part], last and part.stop == rows.shape[2])
+            if piece is not None:
+                found.append(piece)
+        return torch.cat(found, 2) if found else None
+
+
+@dataclass
+class _Window:
+    """The rows of a picture that are still needed."""
+
+    height: int
+    rows: Rows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = Rows(torch.empty(0), 0, self.height)
+
+    @property
+    def stop(self) -> int:
+        """The end of those that are known."""
+        return self.rows.start + (self.rows.pixels.shape[2] if self.rows.pixels.ndim == 4 else 0)
+
+    def add(self, found: Tensor) -> None:
+        """Takes the rows that follow."""
+        kept = self.rows.pixels
+        self.rows = Rows(torch.cat([kept, found], 2) if kept.ndim == 4 else found, self.rows.start, self.height)
+
+    def drop(self, start: int) -> None:
+        """Forgets those above a row."""
+        if start > self.rows.start:
+            kept = self.rows.pixels[:, :, start - self.rows.start :].clone()  # a copy, which does not keep the rest
+            self.rows = Rows(kept, start, self.height)
+
+
+def stage_streams(
+    stages: Sequence[Stage],
+    image: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    upsampler: object = None,
+    *,
+    skip: float = 1.0,
+    fusion: bool = True,
+) -> list[StageStream]:
+    """What `run_in_columns` takes.
+
+    Args:
+        stages: in order.
+        image: [B, 3, H, W].
+        sizes: (height, width) after each stage.
+        upsampler: takes the place of the stages' own; None for them.
+        skip: 0..1, multiplier on the learned weights of the residual skips.
+        fusion: whether the scales are fused.
+
+    Returns:
+        One for each stage. None at all if a stage does anything else than doubling the size by an EDSR, skip and
+        fusion: another size, another upsampler, a denoiser's regression.
+    """
+    found, before = [], (image.shape[2], image.shape[3])
+    for stage, size in zip(stages, sizes, strict=True):
+        network = stage.upsampler if upsampler is None else upsampler
+        doubles = size == (2 * before[0], 2 * before[1]) and not stage.config.denoiser.regression
+        if not doubles or not isinstance(network, EDSR) or network.scale != 2:
+            return []
+        found.append(StageStream(stage, network, stage.skips(skip), fusion))
+        before = size
+    return found
+
+
+def run_in_columns(
+    image: Tensor,
+    stages: Sequence[StageStream],
+    *,
+    tile: int | None = None,
+    column: int | None = None,
+    dtype: str = "auto",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Runs stages one after the other.
+
+    Args:
+        image: [B, 3, H, W] float32 in 0..1.
+        stages: in order.
+        tile: a strip that a stage runs has at most the area of a square of this side, None for CPU_SIDE.
+        column: pixels before the last stage that are kept of a column, None for COLUMN. Neither this nor `tile`
+            changes the result.
+        dtype: format the upsamplers compute in, see `precision.resolve_dtype`.
+        on_step: progress, with a preview after each column; may raise to cancel.
+
+    Returns:
+        [B, 3, H · 2^n, W · 2^n] float32 in 0..1 of n stages.
+    """
+    B, _, H, W = image.shape
+    scale, side = 2 ** len(stages), CPU_SIDE if tile is None else min(tile, CPU_SIDE)
+    most = max(2 * (COLUMN if column is None else column) // scale, 1)
+    columns = _columns(W, most, math.lcm(*(stage.align for stage in stages)))
+    result = image.new_empty(B, 3, H * scale, W * scale)
+    progress = Progress(on_step, B * len(columns) * H)
+    preview = GrowingPreview(image, (H * scale, W * scale)) if progress.watched else None
+    with torch.no_grad(), autocast(image.device, resolve_dtype(dtype, image.device)):
+        for number in range(B):
+            one = slice(number, number + 1)
+            for kept in columns:
+                read, stream = _column(stages, kept, H, W, side)
+                to = slice(kept.start * scale, kept.stop * scale)
+                done = 0
+                for rows in bands(H, FIRST_ROWS):
+                    found = stream.push(image[one, :, rows, read], rows.stop == H)
+                    if found is not None:
+                        result[one, :, done : done + found.shape[2], to] = found
+                        done += found.shape[2]
+                    progress.advance(rows.stop - rows.start)
+                if preview is not None:
+                    if number == 0:
+                        preview.add(result, to)
+                    progress.advance(0, preview.now())
+    return result
+
+
+def _columns(width: int, most: int, align: int) -> list[slice]:
+    """The columns of a picture, of about the same width: a narrow last one would be mostly margin."""
+    step = math.ceil(width / math.ceil(width / most) / align) * align
+    return list(bands(width, step))
+
+
+def _column(stages: Sequence[StageStream], kept: slice, height: int, width: int, side: int) -> tuple[slice, Stream]:
+    """What must be read of the picture for a column of it, and the stages over that."""
+    scale = 2 ** len(stages)
+    wanted = slice(kept.start * scale, kept.stop * scale)
+    streams: list[Stream] = []
+    for stage in reversed(stages):
+        scale //= 2
+        before = slice(wanted.start // 2, -(-wanted.stop // 2))
+        read = aligned(before, width * scale, stage.margin, stage.align)
+        rows = max(side**2 // (read.stop - read.start), MINIMUM_ROWS)
+        cut = slice(wanted.start - 2 * read.start, wanted.stop - 2 * read.start)
+        stream = stage.rows(height * scale, width * scale, read.start)
+        streams = [Piecewise(stream, rows), Local(partial(_cut, cut)), *streams]
+        wanted = read
+    return wanted, Chained(*streams)
+
+
+def _cut(columns: slice, rows: Tensor) -> Tensor:
+    return rows[..., columns]
