@@ -143,7 +143,7 @@ class Merged:
 
 
 class Piecewise:
-    """A stream that takes no more than so many rows at a time.
+    """A stream that takes about so many rows at a time, always as many: a thin strip is mostly kept rows.
 
     Args:
         stream: the stream.
@@ -155,9 +155,10 @@ class Piecewise:
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
-        found = []
-        for part in bands(rows.shape[2], self._rows):
-            piece = self._stream.push(rows[:, :, part], last and part.stop == rows.shape[2])
+        found, count = [], rows.shape[2]
+        pieces = max(round(count / self._rows), 1)
+        for part in bands(count, math.ceil(count / pieces)):
+            piece = self._stream.push(rows[:, :, part], last and part.stop == count)
             if piece is not None:
                 found.append(piece)
         return torch.cat(found, 2) if found else None

@@ -120,6 +120,11 @@ def added(branch: Stream, other: Stream | None = None) -> Joined:
     return Joined(torch.add, branch, other)
 
 
+def added_over(branch: Stream, other: Stream | None = None) -> Joined:
+    """`added`, written over the branch's rows, which nobody else holds: no new feature map."""
+    return Joined(Tensor.add_, branch, other)
+
+
 class Grouped:
     """A function of a whole number of rows at a time: of the windows of a grid, say.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checks import check_choice, check_integer, check_number
 from ..precision import check_weights
-from ..row_stream import Bicubic, Chained, Convolved, Local, Stream, added, layer_by_layer
+from ..row_stream import Bicubic, Chained, Convolved, Local, Stream, added_over, layer_by_layer
 from .common import BICUBIC_HALO, SCALES, bicubic, check_rgb, in_float32
 
 # mean colour of DIV2K, which the paper subtracts before the first convolution
@@ -66,7 +66,7 @@ class ResidualBlock(nn.Module):
         """The block over the rows of an image."""
         scaled = () if self.res_scale == 1.0 else (Local(lambda rows: rows * self.res_scale),)
         activation = Local(lambda rows: F.relu(rows, inplace=True))
-        return added(Chained(Convolved(self.conv1), activation, Convolved(self.conv2), *scaled))
+        return added_over(Chained(Convolved(self.conv1), activation, Convolved(self.conv2), *scaled))
 
 
 class EDSR(nn.Module):
@@ -143,10 +143,10 @@ class EDSR(nn.Module):
         """
         check_weights(self, "EDSR")
         body = Chained(*(cast(ResidualBlock, block).stream() for block in self.blocks), Convolved(self.blocks_end))
-        features = Chained(Convolved(self.head), added(body))
+        features = Chained(Convolved(self.head), added_over(body))
         if self.config.tail == "direct":
             detail = Chained(Local(self._centred), features, *layer_by_layer(self.tail))
-            return added(Chained(detail, Local(Tensor.float)), Bicubic(height, self.scale))
+            return added_over(Chained(detail, Local(Tensor.float)), Bicubic(height, self.scale))
         *layers, last = self.tail
         return Chained(
             Local(lambda rgb: self._centred(rgb) * 255.0),
