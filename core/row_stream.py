@@ -261,6 +261,8 @@ class _Waiting:
         if waiting is None:
             raise ValueError(f"count: expected 0, as no row waits, got {count}")
         self._rows = None
+        if waiting is self._kept:
+            self._kept = None  # it goes to the taker, who may hold it
         if waiting.shape[2] > count:
             self._rows = self._kept = _kept_in(self._kept, waiting[:, :, count:])
         return waiting[:, :, :count]

@@ -246,3 +246,20 @@ def test_kept_rows_stay_in_the_memory_of_those_before() -> None:
     stream.push(strip, False)
     assert stream._kept.data_ptr() == memory
     assert torch.equal(stream._kept, strip[:, :, -2:])
+
+
+def test_rows_that_were_taken_are_not_overwritten_by_those_kept_later() -> None:
+    given = iter([torch.full((1, 1, 5, 2), 1.0), None, torch.full((1, 1, 5, 2), 2.0)])
+
+    class Given:
+        def push(self, rows: Tensor, last: bool) -> Tensor | None:
+            return next(given)
+
+    waiting, rows = streams._Waiting(Given()), torch.zeros(1, 1, 1, 2)
+    assert waiting.push(rows, False) == 5
+    waiting.take(2)
+    assert waiting.push(rows, False) == 3
+    taken = waiting.take(3)
+    assert waiting.push(rows, False) == 5
+    waiting.take(2)
+    assert torch.equal(taken, torch.full((1, 1, 3, 2), 1.0))
