@@ -7,6 +7,7 @@ maps only a strip is ever in memory. The values are those of the whole image.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -66,11 +67,40 @@ class Convolved:
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
+        B, C, count, W = rows.shape
+        known, new = self.room(room_for(rows, (B, C, count + 3 * self._reach, W)), count, last)
+        new.copy_(rows)
+        return self.convolve(known)
+
+    def room(self, memory: Tensor, count: int, last: bool) -> tuple[Tensor, Tensor]:
+        """Where the next rows are to be written, for a caller that makes them there.
+
+        Args:
+            memory: [B, C, at least count + 3 · reach, W] in channels_last.
+            count: of the rows, at least one.
+            last: whether they are the image's last.
+
+        Returns:
+            what `convolve` takes, with the kept rows above, and the part of it that is to be filled before.
+        """
+        reach = self._reach
+        above = reach if self._kept is None else self._kept.shape[2]
+        known = memory[:, :, : above + count + (reach if last else 0)]
+        if self._kept is None:
+            known[:, :, :above].zero_()
+        else:
+            known[:, :, :above].copy_(self._kept)
+        known[:, :, above + count :].zero_()
+        return known, known[:, :, above : above + count]
+
+    def convolve(self, known: Tensor) -> Tensor | None:
+        """The next rows of the result, None where none is known yet.
+
+        Args:
+            known: of `room`, filled.
+        """
         check_interrupted()  # no hook of the layer is called
         reach = self._reach
-        border = rows.new_zeros(*rows.shape[:2], reach, rows.shape[3]).contiguous(memory_format=torch.channels_last)
-        above = border if self._kept is None else self._kept
-        known = torch.cat([above, rows, border] if last else [above, rows], 2)
         self._kept = _kept_in(self._kept, known[:, :, max(known.shape[2] - 2 * reach, 0) :])
         return self._call(self._convolve, known) if known.shape[2] > 2 * reach else None
 
@@ -245,27 +275,31 @@ class _Waiting:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._rows: Tensor | None = None
-        self._kept: Tensor | None = None
+        self._parts: deque[Tensor] = deque()
+        self._count = 0
 
     def push(self, rows: Tensor, last: bool) -> int:
         """Takes rows, and tells how many of the result wait."""
         found = self._stream.push(rows, last)
         if found is not None:
-            self._rows = _following(self._rows, found)
-        return 0 if self._rows is None else self._rows.shape[2]
+            self._parts.append(found)
+            self._count += found.shape[2]
+        return self._count
 
     def take(self, count: int) -> Tensor:
         """The first so many of those that wait, at least one."""
-        waiting = self._rows
-        if waiting is None:
-            raise ValueError(f"count: expected 0, as no row waits, got {count}")
-        self._rows = None
-        if waiting is self._kept:
-            self._kept = None  # it goes to the taker, who may hold it
-        if waiting.shape[2] > count:
-            self._rows = self._kept = _kept_in(self._kept, waiting[:, :, count:])
-        return waiting[:, :, :count]
+        if not 0 < count <= self._count:
+            raise ValueError(f"count: expected 1..{self._count}, the rows that wait, got {count}")
+        self._count -= count
+        taken = []
+        while count:
+            part = self._parts.popleft()
+            if part.shape[2] > count:
+                self._parts.appendleft(part[:, :, count:])
+                part = part[:, :, :count]
+            taken.append(part)
+            count -= part.shape[2]
+        return taken[0] if len(taken) == 1 else torch.cat(taken, 2)
 
 
 def _kept_in(before: Tensor | None, rows: Tensor) -> Tensor:
@@ -273,6 +307,11 @@ def _kept_in(before: Tensor | None, rows: Tensor) -> Tensor:
     if before is None or before.shape != rows.shape:
         return rows.clone()
     return before.copy_(rows)
+
+
+def room_for(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Memory in channels_last for rows of a shape, of the format and on the device of others."""
+    return torch.empty(*shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _following(kept: Tensor | None, rows: Tensor) -> Tensor:

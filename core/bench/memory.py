@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from .report import Figure, Report
 SIDES = (1024, 2048, 4096, 8192)  # of the results: 1, 4, 16 and 64 megapixels
 SCALE = 8
 FLOAT = 4  # bytes
+SECONDS = 15.0  # that each size is run for at least: on a machine that is shared, small and large meet the same
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Size:
 
     Attributes:
         side: of the result, pixels.
-        seconds: of a run, the first one left out where that is cheap.
+        seconds: of a run, the mean of several where they are short; the first is left out then.
         peak: bytes of the process at most.
         before: bytes of the process at most before the run, weights and libraries.
     """
@@ -49,6 +49,7 @@ def bench_memory(
     model: str | Path,
     *,
     sides: tuple[int, ...] = SIDES,
+    seconds: float = SECONDS,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> list[Report]:
     """Runs the suite.
@@ -57,6 +58,7 @@ def bench_memory(
         device: where.
         model: name or file of a chain.
         sides: of the results in pixels, multiples of 8.
+        seconds: that each size is run for at least.
         on_round: progress, called with the sizes done.
 
     Raises:
@@ -67,7 +69,7 @@ def bench_memory(
     context = multiprocessing.get_context("spawn")
     for number, side in enumerate(sides, 1):
         with context.Pool(1) as pool:
-            found.append(pool.apply(_run, (str(device), str(model), side, torch.get_num_threads())))
+            found.append(pool.apply(_run, (str(device), str(model), side, torch.get_num_threads(), seconds)))
         on_round(number)
     first = found[0]
     rows = [["result", "seconds", "s / megapixel", "peak, MB", "beyond input and result, MB"]]
@@ -95,18 +97,19 @@ def check_told(device: torch.device) -> None:
         raise ValueError("memory: this system does not tell how much memory a process has used")
 
 
-def _run(device_name: str, model: str, side: int, threads: int) -> Size:
+def _run(device_name: str, model: str, side: int, threads: int, least: float) -> Size:
     torch.set_num_threads(threads)
     device = torch.device(device_name)
     chain = Chain.from_pretrained(model).to(device)
     chain(sample(32, 32).to(device), 2)  # libraries are loaded, kernels chosen
     image = sample(side // SCALE, side // SCALE).to(device)
     before = peak_memory(device) or 0
-    runs = 2 if side <= SIDES[0] or device.type == "cuda" else 1
-    seconds = math.inf
-    for _ in range(runs):
+    found: list[float] = []
+    while not found or sum(found) < least:
         started = time.perf_counter()
         result = chain(image, SCALE)
         float(result[0, 0, 0, 0])  # a device that works ahead is waited for
-        seconds = min(seconds, time.perf_counter() - started)
+        found.append(time.perf_counter() - started)
+    warm = found[1:] or found
+    seconds = sum(warm) / len(warm)
     return Size(side, seconds, peak_memory(device) or 0, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ..checks import check_choice, check_integer, check_number
 from ..precision import check_weights
+from ..residual_stream import ResidualBlocks
 from ..row_stream import Bicubic, Chained, Convolved, Local, Stream, added_over, layer_by_layer
 from .common import BICUBIC_HALO, SCALES, bicubic, check_rgb, in_float32
 
@@ -61,12 +63,6 @@ class ResidualBlock(nn.Module):
         """[B, width, H, W] -> the same shape."""
         branch = self.conv2(F.relu(self.conv1(x), inplace=True))
         return (branch if self.res_scale == 1.0 else branch * self.res_scale).add_(x)  # in place: no new feature map
-
-    def stream(self) -> Stream:
-        """The block over the rows of an image."""
-        scaled = () if self.res_scale == 1.0 else (Local(lambda rows: rows * self.res_scale),)
-        activation = Local(lambda rows: F.relu(rows, inplace=True))
-        return added_over(Chained(Convolved(self.conv1), activation, Convolved(self.conv2), *scaled))
 
 
 class EDSR(nn.Module):
@@ -142,7 +138,9 @@ class EDSR(nn.Module):
             TypeError: the weights are not float32.
         """
         check_weights(self, "EDSR")
-        body = Chained(*(cast(ResidualBlock, block).stream() for block in self.blocks), Convolved(self.blocks_end))
+        blocks = [(block.conv1, block.conv2) for block in cast(Iterable[ResidualBlock], self.blocks)]
+        residual = [ResidualBlocks(blocks, self.config.res_scale)] if blocks else []
+        body = Chained(*residual, Convolved(self.blocks_end))
         features = Chained(Convolved(self.head), added_over(body))
         if self.config.tail == "direct":
             detail = Chained(Local(self._centred), features, *layer_by_layer(self.tail))

@@ -248,18 +248,34 @@ def test_kept_rows_stay_in_the_memory_of_those_before() -> None:
     assert torch.equal(stream._kept, strip[:, :, -2:])
 
 
-def test_rows_that_were_taken_are_not_overwritten_by_those_kept_later() -> None:
-    given = iter([torch.full((1, 1, 5, 2), 1.0), None, torch.full((1, 1, 5, 2), 2.0)])
+class Given:
+    """A stream that gives what it is told to, whatever it is given."""
 
-    class Given:
-        def push(self, rows: Tensor, last: bool) -> Tensor | None:
-            return next(given)
+    def __init__(self, *found: Tensor | None) -> None:
+        self._found = iter(found)
 
-    waiting, rows = streams._Waiting(Given()), torch.zeros(1, 1, 1, 2)
-    assert waiting.push(rows, False) == 5
-    waiting.take(2)
-    assert waiting.push(rows, False) == 3
-    taken = waiting.take(3)
-    assert waiting.push(rows, False) == 5
-    waiting.take(2)
-    assert torch.equal(taken, torch.full((1, 1, 3, 2), 1.0))
+    def push(self, rows: Tensor, last: bool) -> Tensor | None:
+        return next(self._found)
+
+
+def test_rows_wait_until_they_are_taken_and_come_in_order() -> None:
+    numbered = torch.arange(12.0).view(1, 1, 12, 1).expand(1, 1, 12, 2)
+    waiting = streams._Waiting(Given(numbered[:, :, :5], None, numbered[:, :, 5:7], numbered[:, :, 7:]))
+    rows, taken = torch.zeros(1, 1, 1, 2), []
+    for wait, take in ((5, 2), (3, 1), (4, 3), (6, 6)):
+        assert waiting.push(rows, False) == wait
+        taken.append(waiting.take(take))
+        assert taken[-1].shape[2] == take
+    assert torch.equal(torch.cat(taken, 2), numbered)
+    for count in (0, 1):
+        with pytest.raises(ValueError, match="count: expected"):
+            waiting.take(count)
+
+
+def test_rows_that_are_kept_are_not_written_over_with_those_taken() -> None:
+    waiting = streams._Waiting(Given(torch.ones(1, 1, 5, 2), torch.full((1, 1, 3, 2), 2.0)))
+    rows = torch.zeros(1, 1, 1, 2)
+    waiting.push(rows, False)
+    waiting.take(2).zero_()  # as `added_over` does
+    waiting.push(rows, False)
+    assert waiting.take(6).flatten().tolist() == [1.0] * 6 + [2.0] * 6

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,9 +184,21 @@ def test_the_memory_suite_runs_each_size_by_itself(
     chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     chain.save(tmp_path / "small.safetensors")
-    (report,) = bench_memory(CPU, tmp_path / "small.safetensors", sides=(64, 128))
+    (report,) = bench_memory(CPU, tmp_path / "small.safetensors", sides=(64, 128), seconds=0.0)
     assert [row[0] for row in report.table[1:]] == ["64²", "128²"]
     assert names([report]) >= {"64²", "128², peak", "128², beyond input and result"}
+
+
+def test_short_runs_are_repeated_and_the_first_is_left_out(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chain.save(tmp_path / "small.safetensors")
+    for least, clock, seconds in ((15.0, (0, 10, 20, 22, 30, 34), 3.0), (5.0, (0, 9), 9.0)):
+        now = iter(clock)
+        monkeypatch.setattr(memory, "time", SimpleNamespace(perf_counter=lambda now=now: next(now)))
+        found = memory._run("cpu", str(tmp_path / "small.safetensors"), 64, torch.get_num_threads(), least)
+        assert found.seconds == seconds
+        assert next(now, None) is None
 
 
 def test_memory_beyond_input_and_result_leaves_both_out() -> None:
