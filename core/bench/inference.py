@@ -17,7 +17,7 @@ from ..pictures import read_picture
 from ..precision import resolve_dtype
 from ..resample import resample
 from ..train.degrade import matlab_imresize
-from .ceiling import convolution_ceiling, product_ceiling
+from .ceiling import Work, convolution, product, share
 from .layers import LayerGraph
 from .pictures import sample
 from .plain import PlainChain, full_attention, naive_window_attention
@@ -25,6 +25,7 @@ from .report import Figure, Report
 from .timing import Timing, paired
 
 SIDE, STAGES = 128, 3  # 128 to 1024
+PLAIN = "plain float32, NCHW"
 TOKENS = (64, 128, 256)  # sides of the maps that attention is measured on
 FULL_TOKENS = 128  # side of the largest map on which every token looks at every other
 ALLOWED = 2 / 255  # difference of a pixel between two number formats
@@ -84,38 +85,43 @@ def _formats(device: torch.device) -> list[str]:
 def _chain(device: torch.device, chain: Chain, peer: LayerGraph | None, rounds: int, on_round: OnRound) -> Report:
     image = sample(SIDE, SIDE).to(device)
     plain = PlainChain(chain)
-    work: dict[str, Callable[[], object]] = {"plain float32, NCHW": lambda: plain(image, STAGES)}
-    for name in _formats(device):
-        work[f"this chain, {name}"] = lambda name=name: chain(image, 2**STAGES, dtype=name)
-    if peer is not None:
-        work[peer.name] = lambda: peer(image)
-    timings = paired(work, rounds, device, on_round)
     cost = chain_cost(chain, 2**STAGES)
     operations = 2 * cost.macs * (SIDE * 2**STAGES) ** 2
-    ceilings = {name: _ceilings(device, name) for name in _formats(device)}
-    rows = [["chain 128 to 1024", "seconds", "faster", "GFLOP/s", "of convolution", "of product"]]
+    formats = {PLAIN: "fp32"} | {f"this chain, {name}": name for name in _formats(device)}
+    work: dict[str, Callable[[], object]] = {PLAIN: lambda: plain(image, STAGES)}
+    for own, name in list(formats.items())[1:]:
+        work[own] = lambda name=name: chain(image, 2**STAGES, dtype=name)
+    if peer is not None:
+        work[peer.name] = lambda: peer(image)
+    ceilings = {name: _ceilings(device, name, operations) for name in _formats(device)}
+    work |= {best: done.run for both in ceilings.values() for best, done in both.items()}
+    timings = {timing.name: timing for timing in paired(work, rounds, device, on_round)}
+    rows = [["chain 128 to 1024", "seconds", "faster", "GFLOP/s", "of convolutions", "of products"]]
     figures: list[Figure] = []
-    for timing in timings:
-        reached = operations / timing.seconds
-        ceiling = ceilings.get(timing.name.split(", ")[-1]) or ceilings["fp32"]
-        own = peer is None or timing.name != peer.name
-        shares = [f"{reached / 1e9:.0f}", *(f"{reached / best:.0%}" for best in ceiling)] if own else ["", "", ""]
-        rows.append([timing.name, f"{timing.seconds:.3f}", f"{timing.ratio:.2f}x", *shares])
+    for name, timing in timings.items():
+        row, shares = [name, f"{timing.seconds:.3f}", f"{timing.ratio:.2f}x"], ["", "", ""]
         figures += _timing_figures("chain 128 to 1024", timing)
-        if own and timing is not timings[0]:
-            name = f"chain 128 to 1024, {timing.name}: share of the convolution ceiling"
-            figures.append(Figure(name, reached / ceiling[0], "", "higher"))
-    best = "; ".join(f"{name}: convolution {a / 1e9:.0f}, product {b / 1e9:.0f}" for name, (a, b) in ceilings.items())
+        if name in formats:
+            both = ceilings[formats[name]]
+            of = [share(timing, operations, timings[best], done) for best, done in both.items()]
+            shares = [f"{operations / timing.seconds / 1e9:.0f}", *(f"{part:.0%}" for part in of)]
+            if name != PLAIN:
+                title = f"chain 128 to 1024, {name}: share of the convolution ceiling"
+                figures.append(Figure(title, of[0], "", "higher"))
+        rows.append([*row, *shares])
     notes = [
         f"{cost.macs / 1e3:.0f} thousand multiply-adds for each pixel of the result, {operations / 1e9:.0f} GFLOP",
-        f"ceilings in GFLOP/s (3×3 convolution of 64 channels, product of 2048² matrices): {best}",
+        "convolutions, products: as many in 3×3 convolutions of 64 channels, in products of 2048² matrices",
     ]
     return Report(f"whole chain, medians of {rounds} paired rounds", rows, notes, figures)
 
 
-def _ceilings(device: torch.device, name: str) -> tuple[float, float]:
+def _ceilings(device: torch.device, name: str, operations: float) -> dict[str, Work]:
     dtype = resolve_dtype(name, device)
-    return convolution_ceiling(device, dtype), product_ceiling(device, dtype)
+    return {
+        f"convolutions, {name}": convolution(device, dtype).repeated(operations),
+        f"products, {name}": product(device, dtype).repeated(operations),
+    }
 
 
 def _attention(device: torch.device, chain: Chain, rounds: int) -> Report:

@@ -18,15 +18,18 @@ class Timing:
 
     Attributes:
         name: of what was timed.
-        seconds: median.
+        each: seconds of each round.
         ratio: median over the rounds of (time of the first) / (time of this): above 1 is faster than the first.
-        rounds: how often.
     """
 
     name: str
-    seconds: float
+    each: tuple[float, ...]
     ratio: float
-    rounds: int
+
+    @property
+    def seconds(self) -> float:
+        """Median."""
+        return statistics.median(self.each)
 
 
 def paired(
@@ -53,13 +56,8 @@ def paired(
         on_round(done)
     first = next(iter(times.values()))
     return [
-        Timing(
-            name,
-            statistics.median(seconds),
-            statistics.median(a / b for a, b in zip(first, seconds, strict=True)),
-            rounds,
-        )
-        for name, seconds in times.items()
+        Timing(name, tuple(each), statistics.median(a / b for a, b in zip(first, each, strict=True)))
+        for name, each in times.items()
     ]
 
 

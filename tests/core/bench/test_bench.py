@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from progressive_upsampling.core.bench import ceiling, timing, training
-from progressive_upsampling.core.bench.ceiling import convolution_ceiling, product_ceiling
+from progressive_upsampling.core.bench.ceiling import Work, convolution, product, share
 from progressive_upsampling.core.bench.inference import check_peer
 from progressive_upsampling.core.bench.layers import LayerGraph
 from progressive_upsampling.core.bench.report import Figure, Report
-from progressive_upsampling.core.bench.timing import paired, timed
-from progressive_upsampling.core.bench.training import BATCH, OURS, PLAIN, bench_training
+from progressive_upsampling.core.bench.timing import Timing, paired, timed
+from progressive_upsampling.core.bench.training import BATCH, CEILING, OURS, PLAIN, bench_training
 from progressive_upsampling.core.cli import _SUITES as SUITES
 from progressive_upsampling.core.cli import bench, main
 from progressive_upsampling.core.pictures import write_picture
@@ -60,7 +60,7 @@ def tiny(monkeypatch):
 def test_times_are_medians_and_ratios_are_paired_without_the_first_round(clock):
     rounds = []
     found = paired({"a": clock(99, 4, 6, 80), "b": clock(99, 2, 2, 8)}, 3, CPU, rounds.append)
-    assert [(t.name, t.seconds, t.ratio, t.rounds) for t in found] == [("a", 6, 1, 3), ("b", 2, 3, 3)]
+    assert [(t.name, t.seconds, t.ratio, t.each) for t in found] == [("a", 6, 1, (4, 6, 80)), ("b", 2, 3, (2, 2, 8))]
     assert rounds == [0, 1, 2, 3]
 
 
@@ -81,13 +81,13 @@ def test_fewer_than_one_round_is_refused():
 
 def test_the_suite_times_the_same_network_twice(tiny):
     found = bench_training(CPU, rounds=2, steps=4)
-    assert [timing.name for timing in found.timings] == [PLAIN, OURS] and found.timings[0].ratio == 1
+    assert [timing.name for timing in found.timings] == [PLAIN, OURS, CEILING] and found.timings[0].ratio == 1
     assert all(timing.seconds > 0 for timing in found.timings)
     # 8² inputs of BATCH crops, not of the recipe's own number, through convolutions of 3, 4, 4, 4, 4·4 channels, and a
     # last one at 16²; three times over, less the first layer's gradient of its input
     inner = BATCH * 64 * 9 * (3 * 4 + 3 * 4 * 4 + 4 * 16) + BATCH * 256 * 9 * 4 * 3
     assert 2 * (3 * inner - BATCH * 64 * 9 * 3 * 4) == found.flops
-    assert 0 <= found.waiting < 1 and found.seconds > 0 and found.ceiling > 0
+    assert 0 <= found.waiting < 1 and found.seconds > 0 and found.ceiling.operations >= found.flops
 
 
 def test_a_recipe_of_a_chain_is_refused():
@@ -95,15 +95,30 @@ def test_a_recipe_of_a_chain_is_refused():
         bench_training(CPU, recipe="fidelity")
 
 
-def test_a_ceiling_is_operations_over_the_best_time(monkeypatch):
+def test_a_ceiling_is_the_fastest_convolution_as_often_as_makes_the_operations(monkeypatch):
     times = iter([3.0, 2.0, 4.0, 9.0, 8.0, 7.0])
     monkeypatch.setattr(ceiling, "timed", lambda function, device: next(times))
     monkeypatch.setattr(ceiling, "SIDES", (8, 16))
-    # 16² in 7 s is more operations a second than 8² in 2
-    assert convolution_ceiling(CPU, torch.float32, rounds=3) == 2 * 9 * 64**2 * 16**2 / 7.0
+    best = convolution(CPU, torch.float32, rounds=3)
+    assert best.operations == 2 * 9 * 64**2 * 16**2  # in 7 s, more a second than 8² in 2
+    with torch.inference_mode():
+        assert best.run().shape == (1, 64, 16, 16)
     monkeypatch.setattr(ceiling, "PRODUCT", 4)
-    times = iter([3.0, 2.0, 4.0])
-    assert product_ceiling(CPU, torch.float32, rounds=3) == 2 * 4**3 / 2.0
+    assert product(CPU, torch.float32).operations == 2 * 4**3
+
+
+@pytest.mark.parametrize(("operations", "calls"), [(1, 1), (10, 1), (11, 2), (95.5, 10)])
+def test_work_is_repeated_until_it_has_the_operations(operations, calls):
+    called = []
+    often = Work(lambda: called.append(torch.is_inference_mode_enabled()), 10).repeated(operations)
+    often.run()
+    assert called == [True] * calls and often.operations == 10 * calls
+
+
+def test_a_share_is_of_what_the_ceiling_did_in_the_same_rounds():
+    # 40 operations in 2, 8 and 4 s are 20, 5 and 10 a second; the ceiling did 30, 15 and 60
+    mine, best = Timing("a", (2.0, 8.0, 4.0), 1.0), Timing("b", (2.0, 4.0, 1.0), 1.0)
+    assert share(mine, 40, best, Work(lambda: None, 60)) == pytest.approx(1 / 3)
 
 
 def test_the_command_prints_a_table_and_writes_the_figures(tiny, tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from progressive_upsampling.core.bench import inference, memory, tiles
+from progressive_upsampling.core.bench import ceiling, inference, memory, tiles
 from progressive_upsampling.core.bench.inference import bench_inference
 from progressive_upsampling.core.bench.layers import LayerGraph
 from progressive_upsampling.core.bench.memory import Size, bench_memory
@@ -158,7 +158,8 @@ def test_the_inference_suite_measures_everything(chain: Chain, monkeypatch: pyte
     monkeypatch.setattr(inference, "SIDE", 16)
     monkeypatch.setattr(inference, "TOKENS", (8, 16))
     monkeypatch.setattr(inference, "COUNT", 4)
-    monkeypatch.setattr(inference, "_ceilings", lambda device, name: (1e9, 2e9))
+    monkeypatch.setattr(ceiling, "SIDES", (8,))
+    monkeypatch.setattr(ceiling, "PRODUCT", 16)
     monkeypatch.setattr(inference, "_formats", lambda device: ["bf16", "fp32"])
     write_picture(tmp_path / "a.png", picture(100, 90))
     reports = bench_inference(CPU, chain, data=tmp_path, rounds=1)
