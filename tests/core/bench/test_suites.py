@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,6 +201,24 @@ def test_short_runs_are_repeated_and_the_first_is_left_out(
         found = memory._run("cpu", str(tmp_path / "small.safetensors"), 64, torch.get_num_threads(), least)
         assert found.seconds == seconds
         assert next(now, None) is None
+
+
+def test_a_result_is_not_kept_while_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    class Fake:
+        def to(self, device: torch.device) -> Fake:
+            return self
+
+        def __call__(self, image: torch.Tensor, scale: int) -> torch.Tensor:
+            assert not any(result() is not None for result in made)
+            result = torch.zeros(1, 3, 8, 8)
+            made.append(weakref.ref(result))
+            return result
+
+    monkeypatch.setattr(memory.Chain, "from_pretrained", lambda model: Fake())
+    memory._run("cpu", "fake", 64, torch.get_num_threads(), 0.01)
+    assert len(made) > 3
 
 
 def test_memory_beyond_input_and_result_leaves_both_out() -> None:
