@@ -382,9 +382,8 @@ class Chain(nn.Module):
             del up, sigma, noisy
         else:  # without noise the denoiser evaluates its regression alone
             current = stage.regress(current, on_step=progress.part(evaluations), overwrite=True, **run)
-        current = stage.skip(current, previous, settings.skip, on_step=progress.part(0.5), overwrite=True)
-        if settings.fusion:
-            current = stage.fuse_over(current, previous, progress.part(0.5))
+        merge = {"fusion": settings.fusion, "dtype": settings.dtype, "on_step": progress.part(1)}
+        current = stage.merge_over(current, previous, settings.skip, **merge)
         _finish(progress, current)
         return current
 

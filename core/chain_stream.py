@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .merge import fused, skipped
+from .merge import merged, rows_to_merge, skipped
 from .precision import autocast, resolve_dtype
 from .preview import GrowingPreview
 from .progress import OnStep, Progress
@@ -64,25 +64,29 @@ class StageStream:
             reach += max(middle - read.start, read.stop - middle)
         return self.network.halo + math.ceil(reach / 2)
 
-    def rows(self, height: int, width: int, left: int) -> Stream:
-        """The stage over a picture `height` high and `width` wide, of which columns from `left` on are given."""
-        stream = enlarged_rows(self.network, height)
-        if any(self.skip):
+    def rows(self, height: int, width: int, left: int, most: int) -> Stream:
+        """The stage over rows of a picture.
 
-            def skip(now: Rows, before: Tensor, rows: slice) -> Tensor:
-                return skipped(replace(now, left=2 * left, whole_width=2 * width), before, self.skip, rows)
+        Args:
+            height, width: of the picture.
+            left: its first column that is given.
+            most: rows that the network runs at a time; the skip and the fusion take all that come.
+        """
+        stream: Stream = Piecewise(enlarged_rows(self.network, height), most)
+        if not self.fusion and not any(self.skip):
+            return stream
+        net = self.stage.weights
 
-            stream = Merged(stream, height, skip, lambda rows: rows_to_weigh(2 * height, len(self.skip), rows))
-        if self.fusion:
-            net = self.stage.weights
-            stream = Merged(
-                stream, height, self._fused, lambda rows: aligned(rows, 2 * height, net.halo, net.align), net.align
-            )
-        return stream
+        def merge(now: Rows, before: Tensor, rows: slice) -> Tensor:
+            now = replace(now, left=2 * left, whole_width=2 * width)
+            return merged(now, before, self.skip, net, rows) if self.fusion else skipped(now, before, self.skip, rows)
 
-    def _fused(self, now: Rows, before: Tensor, rows: slice) -> Tensor:
-        seen = slice(now.start, now.start + now.pixels.shape[2])
-        return fused([before, now.pixels], self.stage.weights, seen, rows)[0]
+        def needs(rows: slice) -> slice:
+            if self.fusion:
+                return rows_to_merge(2 * height, self.skip, net, rows)
+            return rows_to_weigh(2 * height, len(self.skip), rows)
+
+        return Merged(stream, height, merge, needs, net.align if self.fusion else 1)
 
 
 class Merged:
@@ -119,8 +123,7 @@ class Merged:
             return None
         needed, size = self._needs(wanted), (self._now.height, 2 * rows.shape[3])
         now = Rows(self._now.rows.part(needed), needed.start, self._now.height)
-        with autocast(rows.device, torch.float32):
-            result = self._merge(now, resample_rows(self._before.rows, size, needed, "bicubic"), wanted)
+        result = self._merge(now, resample_rows(self._before.rows, size, needed, "bicubic"), wanted)
         self._done = wanted.stop
         if wanted.stop < self._now.height:
             needed = self._needs(slice(wanted.stop, wanted.stop + self._align))
@@ -242,7 +245,7 @@ def run_in_columns(
         tile: a strip that a stage runs has at most the area of a square of this side, None for CPU_SIDE.
         column: pixels before the last stage that are kept of a column, None for COLUMN. Neither this nor `tile`
             changes the result.
-        dtype: format the upsamplers compute in, see `precision.resolve_dtype`.
+        dtype: format the upsamplers and the fusion compute in, see `precision.resolve_dtype`.
         on_step: progress, with a preview after each column; may raise to cancel.
 
     Returns:
@@ -292,8 +295,8 @@ def _column(stages: Sequence[StageStream], kept: slice, height: int, width: int,
         read = aligned(before, width * scale, stage.margin, stage.align)
         rows = max(side**2 // (read.stop - read.start), MINIMUM_ROWS)
         cut = slice(wanted.start - 2 * read.start, wanted.stop - 2 * read.start)
-        stream = stage.rows(height * scale, width * scale, read.start)
-        streams = [Piecewise(stream, rows), Local(partial(_cut, cut)), *streams]
+        stream = stage.rows(height * scale, width * scale, read.start, rows)
+        streams = [stream, Local(partial(_cut, cut)), *streams]
         wanted = read
     return wanted, Chained(*streams)
 

@@ -17,7 +17,7 @@ from .pyramid import collapse, decompose, gaussian_pyramid
 from .resample import resample
 from .transparency import spread_colour
 
-__all__ = ["MODES", "STRUCTURES", "FusionResult", "check_images", "fuse"]
+__all__ = ["MODES", "STRUCTURES", "FusionResult", "blend", "check_images", "fuse"]
 
 MODES = ("weighted", "attention", "learned")
 STRUCTURES = ("flat", "hierarchical", "laplacian")
@@ -106,6 +106,25 @@ def fuse(
     return FusionResult(image.clamp(0.0, 1.0).to(dtype), effective)
 
 
+def blend(images: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Σ wᵢ·Iᵢ of images of one size.
+
+    Args:
+        images: `[B, C, H, W]` each.
+        weights: `[B, N, H, W]` of sum 1 over N.
+
+    Returns:
+        `[B, C, H, W]`, a new tensor; equal images come back to the bit.
+    """
+    # written as changes to the last image, so that it is so
+    last = images[-1]
+    result = last
+    for i, image in enumerate(images[:-1]):
+        check_interrupted()
+        result = result + weights[:, i : i + 1] * (image - last)
+    return result
+
+
 def fused_size(images: Sequence[Tensor]) -> tuple[int, int]:
     """(height, width) of the largest image, the last of them where several are."""
     return max((_size(image) for image in reversed(images)), key=math.prod)
@@ -116,7 +135,7 @@ def _flat(
 ) -> tuple[Tensor, Tensor]:
     scaled = [_scaled(image, size) for image in images]
     weights = weigh(scaled, shares)
-    return _blend(scaled, weights), weights
+    return blend(scaled, weights), weights
 
 
 def _hierarchical(
@@ -128,7 +147,7 @@ def _hierarchical(
         at = size if i == len(images) - 1 else _larger(_size(fused), _size(image), size)
         pair = [_scaled(fused, at), _scaled(image, at)]
         weights = weigh(pair, [share, shares[i]])
-        fused = _blend(pair, weights)
+        fused = blend(pair, weights)
         effective = torch.cat([resample(effective, at, "bilinear") * weights[:, :1], weights[:, 1:]], dim=1)
         share += shares[i]
     return fused, effective
@@ -163,16 +182,6 @@ def _of_holders(weights: Tensor, holds: Sequence[bool]) -> Tensor:
     total = held.sum(dim=1, keepdim=True)
     enough = total > 1e-6
     return torch.where(enough, held / torch.where(enough, total, torch.ones_like(total)), weights)
-
-
-def _blend(images: Sequence[Tensor], weights: Tensor) -> Tensor:
-    # Written as changes to the last image, so that equal images come back to the bit.
-    last = images[-1]
-    result = last
-    for i, image in enumerate(images[:-1]):
-        check_interrupted()
-        result = result + weights[:, i : i + 1] * (image - last)
-    return result
 
 
 def _weigher(mode: str, model: Callable[[Tensor], Tensor] | None, temperature: float) -> _Weigh:

@@ -1,6 +1,7 @@
 """Learned skip and fusion, the end of a stage, in bands of rows: whole images are never in memory several times over.
 
-The graph of separate nodes and the chain both come here, so that they give the same numbers to the bit.
+The graph of separate nodes runs them one after the other, the chain both at once, which gives the same numbers to the
+bit. The net of the fusion computes in the format of the autocast around it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from torch import Tensor
 
 from .checks import check_size
 from .dynamic_weights import DynamicWeights
-from .fusion import fuse
-from .precision import autocast
+from .fusion import blend
 from .pyramid import rows_to_weigh, weighed_rows
 from .residual import check_pair
 from .rows import Original, Rows, bands, images_at_a_time, rows_at
@@ -116,6 +116,62 @@ def fuse_in_bands(
     return out
 
 
+def merge_in_bands(
+    current: Tensor,
+    previous: Tensor,
+    weights: Sequence[float],
+    model: DynamicWeights,
+    *,
+    band: int | None = None,
+    on_band: OnBand | None = None,
+) -> Tensor:
+    """`skip_in_bands`, then `fuse_in_bands` with the previous image, which is enlarged once for both.
+
+    Args:
+        current: `[B, 3, H, W]` float32 in 0..1; overwritten.
+        previous: `[B, 3, H', W']` float32 in 0..1, any size.
+        weights, model, band, on_band: as there.
+
+    Returns:
+        `current`.
+    """
+    B, _, H, W = current.shape
+    band = band_pixels(current.device) if band is None else band
+    for some in images_at_a_time(B, H * W, band):
+        target, source = current[some], previous[some]
+        original = Original(target)
+        for rows in bands(H, max(band // (len(target) * W) // model.align, 1) * model.align):
+            read = rows_to_merge(H, weights, model, rows)
+            now = Rows(original.read(read), read.start, H)
+            target[:, :, rows] = merged(now, rows_at(source, (H, W), read), weights, model, rows)
+            if on_band is not None:
+                on_band(some.start * H + len(target) * rows.stop, B * H)
+    return current
+
+
+def rows_to_merge(height: int, weights: Sequence[float], model: DynamicWeights, rows: slice) -> slice:
+    """The rows of an image `height` high that `merged` needs for some rows."""
+    seen = aligned(rows, height, model.halo, model.align)
+    return rows_to_weigh(height, len(weights), seen) if any(weights) else seen
+
+
+def merged(now: Rows, before: Tensor, weights: Sequence[float], model: DynamicWeights, rows: slice) -> Tensor:
+    """Some rows of `merge_in_bands`.
+
+    Args:
+        now: of the current image, those of `rows_to_merge`; of columns of it, the outermost of the result are wrong.
+        before: the same rows of the previous image at this size, not clamped.
+        weights, model: as there.
+        rows: which are wanted, on the model's grid.
+
+    Returns:
+        `[B, 3, rows, W]` in 0..1.
+    """
+    seen = aligned(rows, now.height, model.halo, model.align)
+    kept = skipped(now, before, weights, seen) if any(weights) else now.part(seen)
+    return fused([replace(now, pixels=before).part(seen), kept], model, seen, rows)[0]
+
+
 def skipped(now: Rows, before: Tensor, weights: Sequence[float], rows: slice) -> Tensor:
     """Some rows of `core.residual.skip` in mode "weighted".
 
@@ -144,7 +200,8 @@ def fused(scaled: Sequence[Tensor], model: DynamicWeights, seen: slice, rows: sl
     Returns:
         `[B, 3, rows, W]` in 0..1 and `[B, N, rows, W]`.
     """
-    with autocast(scaled[0].device, torch.float32):
-        result = fuse(scaled, "learned", model=model)
+    images = [image.clamp(0, 1) for image in scaled]  # bicubic overshoots at edges
+    weights = model(torch.stack(images, dim=1))
     kept = slice(rows.start - seen.start, rows.stop - seen.start)
-    return result.image[:, :, kept], result.weights[:, :, kept]
+    weights = weights[:, :, kept]
+    return blend([image[:, :, kept] for image in images], weights).clamp_(0, 1), weights

@@ -1,55 +1,140 @@
-"""EDSR's residual blocks over an image that comes row by row, see `core.row_stream`."""
+"""EDSR's body over an image that comes row by row, see `core.row_stream`."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
-from .row_stream import Convolved, room_for
+from .fused_convolution import FusedConvolution
+from .row_stream import kept_in, room_for
 
 
-class ResidualBlocks:
-    """Residual blocks one after the other: x + scale · conv2(relu(conv1(x))).
+class ResidualBody:
+    """Residual blocks x + scale · conv2(relu(conv1(x))), one after the other, a convolution, and the long skip.
 
-    What an activation or a sum gives is written to where the next convolution reads it, and two pieces of memory serve
-    all blocks: of a feature map nothing is copied but the rows that are kept.
+    What follows a convolution is done where the next one reads it. All blocks work in one piece of memory: each adds to
+    the rows where they are, and finds the rows above, which it kept, put before them. The row that two strips see of
+    what is between its convolutions is computed twice, which takes less time than to join it.
 
     Args:
-        blocks: conv1 and conv2 of each, of 3×3 and as many channels as the image; at least one.
-        scale: of the branches.
+        blocks: conv1 and conv2 of each, of 3×3 and as many channels as the image.
+        end: the convolution after them, to whose result the image is added; as those.
+        after: the convolution of that sum, of 3×3.
+        scale: of the blocks' branches.
     """
 
-    def __init__(self, blocks: Iterable[tuple[nn.Conv2d, nn.Conv2d]], scale: float = 1.0) -> None:
-        self._blocks = [(Convolved(conv1), Convolved(conv2)) for conv1, conv2 in blocks]
-        self._seen = [0] * len(self._blocks)  # rows that each has been given
-        self._scale = scale
+    def __init__(
+        self, blocks: Iterable[tuple[nn.Conv2d, nn.Conv2d]], end: nn.Conv2d, after: nn.Conv2d, scale: float = 1.0
+    ) -> None:
+        self._blocks = [_Block(conv1, conv2, scale) for conv1, conv2 in blocks]
+        self._end, self._after = FusedConvolution(end), FusedConvolution(after)
+        self._to_end, self._to_after = _Border(1), _Border(1)
+        self._image = _Delayed()
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
         B, C, count, W = rows.shape
-        most = count + 3 + (2 * len(self._blocks) if last else 0)  # each gives two rows late, and all with the last
-        memory, spare = (room_for(rows, (B, C, most, W)) for _ in range(2))
-        found: Tensor | None = rows
-        skipped = None  # rows of the block before, to be added to what was found
-        for number, (conv1, conv2) in enumerate(self._blocks):
-            if found is None:
+        self._image.add(rows)
+        borders = [*(block.border for block in self._blocks), self._to_end]
+        most = max(border.reach for border in borders)
+        at = most + sum(border.above - border.reach for border in borders)  # each finds its rows higher by so many
+        memory = room_for(rows, (B, C, at + count + most, W))
+        memory[:, :, at : at + count].copy_(rows)
+        for block in self._blocks:
+            known, at, count = block.border.around(memory, at, count, last)
+            if count == 0:
                 return None
-            known, new = conv1.room(memory, found.shape[2], last)
-            self._sum(found, skipped, new)
-            start = 1 if self._seen[number] < 2 else 0  # the border is above the first row
-            self._seen[number] += new.shape[2]
-            found = conv1.convolve(known)
-            if found is None:
-                return None
-            inner, new = conv2.room(spare, found.shape[2], last)
-            torch.clamp_min(found, 0, out=new)
-            found = conv2.convolve(inner)
-            if found is not None:
-                skipped = known[:, :, start : start + found.shape[2]]
-            memory, spare = spare, memory
-        return None if found is None else self._sum(found, skipped, found)
+            block.run(known, last)
+        known, _, count = self._to_end.around(memory, at, count, last)
+        if count == 0:
+            return None
+        above = self._to_after.above
+        memory = room_for(rows, (B, C, above + count + self._to_after.reach, W))
+        total = memory[:, :, above : above + count]
+        self._image.move_to(total)
+        self._end.add_to(total, known)
+        known, _, count = self._to_after.around(memory, above, count, last)
+        return self._after(known) if count else None
 
-    def _sum(self, branch: Tensor, skipped: Tensor | None, out: Tensor) -> Tensor:
-        return out.copy_(branch) if skipped is None else torch.add(skipped, branch, alpha=self._scale, out=out)
+
+class _Block:
+    """A residual block."""
+
+    def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d, scale: float) -> None:
+        self._conv1, self._conv2, self._scale = FusedConvolution(conv1), FusedConvolution(conv2), scale
+        self.border = _Border(2)  # a row for each convolution
+        self._at_top = True
+
+    def run(self, known: Tensor, last: bool) -> None:
+        """Adds to the rows that are not the outermost two above and below."""
+        inner = self._conv1.rectified(known)
+        if self._at_top:
+            inner[:, :, :1].zero_()  # above the image is nothing for conv2, too
+        if last:
+            inner[:, :, -1:].zero_()
+        self._at_top = False
+        self._conv2.add_to(known[:, :, 2:-2], inner, self._scale)
+
+
+class _Border:
+    """The rows that a convolution looks beyond those of its result: kept ones, and zeros around the image.
+
+    Args:
+        reach: how many above and below.
+    """
+
+    def __init__(self, reach: int) -> None:
+        self.reach = reach
+        self._kept: Tensor | None = None
+
+    @property
+    def above(self) -> int:
+        """Rows that are put above the next ones."""
+        return self.reach if self._kept is None else self._kept.shape[2]
+
+    def around(self, memory: Tensor, at: int, count: int, last: bool) -> tuple[Tensor, int, int]:
+        """Puts them around the next rows.
+
+        Args:
+            memory: [B, C, rows, W] in channels_last with `above` free rows before and, for the last, `reach` after.
+            at, count: where in it the next rows are.
+            last: whether they are the image's last.
+
+        Returns:
+            what the convolution reads, and where its result's rows are in `memory`; none yet if it reads too few.
+        """
+        start = at - self.above
+        known = memory[:, :, start : at + count + (self.reach if last else 0)]
+        if self._kept is None:
+            known[:, :, : self.reach].zero_()
+        else:
+            known[:, :, : self.above].copy_(self._kept)
+        if last:
+            known[:, :, -self.reach :].zero_()
+        done = max(known.shape[2] - 2 * self.reach, 0)
+        self._kept = kept_in(self._kept, known[:, :, done:])
+        return known, start + self.reach, done
+
+
+class _Delayed:
+    """Rows that are taken later."""
+
+    def __init__(self) -> None:
+        self._parts: deque[Tensor] = deque()
+
+    def add(self, rows: Tensor) -> None:
+        """Takes the next rows, which nobody else changes."""
+        self._parts.append(rows)
+
+    def move_to(self, out: Tensor) -> None:
+        """Copies the first ones and forgets them; there are at least as many."""
+        done = 0
+        while done < out.shape[2]:
+            part = self._parts.popleft()
+            count = min(part.shape[2], out.shape[2] - done)
+            if count < part.shape[2]:
+                self._parts.appendleft(part[:, :, count:])
+            out[:, :, done : done + count].copy_(part[:, :, :count])
+            done += count

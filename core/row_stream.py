@@ -1,8 +1,8 @@
 """Convolutional networks over an image that comes row by row.
 
 A tile is computed with a margin that is then cut off, and a deep network's margin is wide. A stream keeps, for each
-convolution, the few rows that the next ones will be convolved with: nothing is computed twice, and of the feature
-maps only a strip is ever in memory. The values are those of the whole image.
+convolution, the few rows that the next ones will be convolved with: hardly anything is computed twice, and of the
+feature maps only a strip is ever in memory. The values are those of the whole image.
 """
 
 from __future__ import annotations
@@ -68,40 +68,17 @@ class Convolved:
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
         B, C, count, W = rows.shape
-        known, new = self.room(room_for(rows, (B, C, count + 3 * self._reach, W)), count, last)
-        new.copy_(rows)
-        return self.convolve(known)
-
-    def room(self, memory: Tensor, count: int, last: bool) -> tuple[Tensor, Tensor]:
-        """Where the next rows are to be written, for a caller that makes them there.
-
-        Args:
-            memory: [B, C, at least count + 3 · reach, W] in channels_last.
-            count: of the rows, at least one.
-            last: whether they are the image's last.
-
-        Returns:
-            what `convolve` takes, with the kept rows above, and the part of it that is to be filled before.
-        """
         reach = self._reach
         above = reach if self._kept is None else self._kept.shape[2]
-        known = memory[:, :, : above + count + (reach if last else 0)]
+        known = room_for(rows, (B, C, above + count + (reach if last else 0), W))
         if self._kept is None:
             known[:, :, :above].zero_()
         else:
             known[:, :, :above].copy_(self._kept)
+        known[:, :, above : above + count].copy_(rows)
         known[:, :, above + count :].zero_()
-        return known, known[:, :, above : above + count]
-
-    def convolve(self, known: Tensor) -> Tensor | None:
-        """The next rows of the result, None where none is known yet.
-
-        Args:
-            known: of `room`, filled.
-        """
         check_interrupted()  # no hook of the layer is called
-        reach = self._reach
-        self._kept = _kept_in(self._kept, known[:, :, max(known.shape[2] - 2 * reach, 0) :])
+        self._kept = kept_in(self._kept, known[:, :, max(known.shape[2] - 2 * reach, 0) :])
         return self._call(self._convolve, known) if known.shape[2] > 2 * reach else None
 
     def _convolve(self, rows: Tensor) -> Tensor:
@@ -302,7 +279,7 @@ class _Waiting:
         return taken[0] if len(taken) == 1 else torch.cat(taken, 2)
 
 
-def _kept_in(before: Tensor | None, rows: Tensor) -> Tensor:
+def kept_in(before: Tensor | None, rows: Tensor) -> Tensor:
     """A copy of rows, which does not keep the rest; in the memory of those kept before, or the heap gets gaps."""
     if before is None or before.shape != rows.shape:
         return rows.clone()
@@ -332,6 +309,22 @@ def rows_at_a_time(height: int, width: int, side: int) -> int | None:
         side: of the square whose area may be run at a time.
     """
     return None if height * width <= side**2 else max(side**2 // width, MINIMUM_ROWS)
+
+
+def run_whole(stream: Stream, images: Tensor) -> Tensor:
+    """Runs a stream over images of one size, all rows at once.
+
+    Args:
+        stream: a new one.
+        images: [B, C, H, W].
+
+    Returns:
+        [B, C', H · scale, W · scale].
+    """
+    found = stream.push(images, True)
+    if found is None:
+        raise ValueError(f"stream: expected a result of the last of {tuple(images.shape)}, got none")
+    return found
 
 
 def run_in_rows(

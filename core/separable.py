@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .interrupt import check_interrupted
 
-_ROWS = 32  # output positions per block: long enough for the matrix product, short enough to stay banded
+_ROWS = 32  # positions of the source per block: enough for the matrix product, few enough to stay banded
+_FEWEST, _MOST = 16, 64  # output positions per block
 _GPU_ROWS = 256  # there a launch costs more than the products with 0 beside the band
 
 
@@ -87,7 +88,6 @@ def resize_axis(image: Tensor, dim: int, axis: Axis, part: slice | None = None, 
     Returns:
         `[B, C, H', W']` of the same dtype. Differentiable.
     """
-    dtype = image.dtype
     blocks: Sequence[_Block] = _blocks(axis, image.device, _product_dtype(image))
     shape = list(image.shape)
     shape[dim] = axis.target
@@ -101,14 +101,29 @@ def resize_axis(image: Tensor, dim: int, axis: Axis, part: slice | None = None, 
     with torch.autocast(image.device.type, enabled=False):
         for block in blocks:
             check_interrupted()
-            source = _source(image, dim, block).to(block.matrix.dtype)
-            piece = (block.matrix @ source if dim == 2 else source @ block.matrix.T).to(dtype)
+            source, count = _source(image, dim, block), block.matrix.shape[0]
             if track:
-                pieces.append(piece)
+                pieces.append(_product(block.matrix, source, dim))
             else:
-                result.narrow(dim, done, piece.shape[dim]).copy_(piece)
-                done += piece.shape[dim]
+                _product_to(result.narrow(dim, done, count), block.matrix, source, dim)
+            done += count
     return torch.cat(pieces, dim) if track else result
+
+
+def _product(matrix: Tensor, source: Tensor, dim: int) -> Tensor:
+    dtype, source = source.dtype, source.to(matrix.dtype)
+    return (matrix @ source if dim == 2 else source @ matrix.T).to(dtype)
+
+
+def _product_to(out: Tensor, matrix: Tensor, source: Tensor, dim: int) -> None:
+    """`_product`, written to a part of the result without a copy in between, which would take as long."""
+    if matrix.dtype is not source.dtype:
+        out.copy_(_product(matrix, source, dim))
+    elif dim == 2:
+        planes = source.flatten(0, 1)
+        torch.bmm(matrix.expand(len(planes), -1, -1), planes, out=out.flatten(0, 1))
+    else:
+        torch.mm(source.flatten(0, 2), matrix.T, out=out.flatten(0, 2))
 
 
 def source_of(axis: Axis, part: slice) -> slice:
@@ -163,7 +178,7 @@ def _blocks(axis: Axis, device: torch.device, dtype: torch.dtype) -> tuple[_Bloc
     # Cached tensors must be ordinary ones: one made under inference_mode could not serve training later.
     with torch.inference_mode(False), torch.no_grad():
         positions, weights = _taps(axis)
-        blocks, length = [], _ROWS if device.type == "cpu" else _GPU_ROWS
+        blocks, length = [], _block_length(axis) if device.type == "cpu" else _GPU_ROWS
         for first in range(0, axis.target, length):
             at = positions[first : first + length]
             start, stop = int(at.min()), int(at.max()) + 1
@@ -175,6 +190,10 @@ def _blocks(axis: Axis, device: torch.device, dtype: torch.dtype) -> tuple[_Bloc
                 start, stop = lower, upper
             blocks.append(_Block(start, stop, matrix.to(device, dtype)))
         return tuple(blocks)
+
+
+def _block_length(axis: Axis) -> int:
+    return min(max(round(_ROWS * axis.scale), _FEWEST), _MOST)
 
 
 def _taps(axis: Axis) -> tuple[Tensor, Tensor]:

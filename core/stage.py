@@ -19,8 +19,8 @@ from .denoiser import Denoiser, DenoiserConfig
 from .dynamic_weights import DynamicWeights, DynamicWeightsConfig
 from .fusion import check_images, fused_size
 from .layout import map_at, through_rgb, through_rgb_only
-from .merge import OnBand, fuse_in_bands, skip_in_bands
-from .precision import autocast
+from .merge import OnBand, fuse_in_bands, merge_in_bands, skip_in_bands
+from .precision import autocast, resolve_dtype
 from .progress import OnStep, Progress
 from .residual import SkipWeights, SkipWeightsConfig
 from .tiling import run_tiled
@@ -187,12 +187,15 @@ class Stage(nn.Module):
         with torch.no_grad():
             return tuple(strength * weight for weight in self.skip_weights().tolist())
 
-    def fuse(self, images: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    def fuse(
+        self, images: Sequence[Tensor], size: tuple[int, int] | None = None, *, dtype: str = "auto"
+    ) -> tuple[Tensor, Tensor]:
         """Fuses images by learned weights. See `core.fusion.fuse`.
 
         Args:
             images: at least two [B, C, H, W] in 0..1 of the same B and any C and sizes, coarse to fine.
             size: (height, width) of the result, None for that of the largest image.
+            dtype: format the net computes in, see `precision.resolve_dtype`.
 
         Returns:
             the image with the channels of the last one (alpha is the last one's), and the weight maps [B, N, H, W].
@@ -211,25 +214,45 @@ class Stage(nn.Module):
 
         def run(rgb: Tensor) -> Tensor:
             out = torch.empty(rgb.shape[0], 3, H, W, dtype=torch.float32, device=rgb.device)
-            with torch.no_grad():
+            with torch.no_grad(), autocast(rgb.device, resolve_dtype(dtype, rgb.device)):
                 return fuse_in_bands([*others, rgb.float()], self.weights, out, maps)
 
         return through_rgb(last, run, (H, W)), maps
 
-    def fuse_over(self, current: Tensor, previous: Tensor, on_step: OnStep | None = None) -> Tensor:
-        """`fuse` of the previous image and the current one, which loses its values; without weight maps.
+    def merge_over(
+        self,
+        current: Tensor,
+        previous: Tensor,
+        skip: float = 1.0,
+        *,
+        fusion: bool = True,
+        dtype: str = "auto",
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """`skip`, then `fuse` of the previous image and the current one, which loses its values; without weight maps.
 
         Args:
             current: [B, C, H, W] float32 in 0..1.
             previous: [B, C, H', W'] float32 in 0..1.
+            skip: 0..1, multiplier on the learned weights of the skip.
+            fusion: whether the scales are fused.
+            dtype: as `fuse`.
             on_step: progress; may raise to cancel.
         """
+        if not fusion:
+            return self.skip(current, previous, skip, on_step=on_step, overwrite=True)
+        if current.shape[1] == 3 == previous.shape[1]:
+            weights = self.skips(skip)
+            with torch.no_grad(), autocast(current.device, resolve_dtype(dtype, current.device)):
+                return merge_in_bands(current, previous, weights, self.weights, on_band=_bands(on_step))
+        progress = Progress(on_step, 2)
+        current = self.skip(current, previous, skip, on_step=progress.part(1), overwrite=True)
         other = through_rgb_only(spread_colour(previous))
         spread_colour(current, overwrite=True)
 
         def run(rgb: Tensor) -> Tensor:
-            with torch.no_grad():
-                return fuse_in_bands([other, rgb], self.weights, rgb, on_band=_bands(on_step))
+            with torch.no_grad(), autocast(rgb.device, resolve_dtype(dtype, rgb.device)):
+                return fuse_in_bands([other, rgb], self.weights, rgb, on_band=_bands(progress.part(1)))
 
         return through_rgb(current, run)
 

@@ -139,14 +139,20 @@ def machine_inputs(tiles: str = "") -> list[Any]:
             "and on a GPU more time. Tiles leave no seams: in fp32 the picture is the same for every tile size."
             + tiles,
         ),
-        io.Combo.Input(
-            "precision",
-            options=list(DTYPES),
-            default="auto",
-            tooltip="Number format inside the networks. auto = bf16 or fp16 where the hardware is fast in "
-            "it; fp32 = slowest and exact.",
-        ),
+        precision_input(),
     ]
+
+
+def precision_input(**options: Any) -> Any:
+    """The number format that networks compute in."""
+    return io.Combo.Input(
+        "precision",
+        options=list(DTYPES),
+        default="auto",
+        tooltip="Number format inside the networks. auto = bf16 or fp16 where the hardware is fast in "
+        "it; fp32 = slowest and exact.",
+        **options,
+    )
 
 
 def wanted_size(before: tuple[int, int], scale: float, width: int, height: int) -> tuple[int, int]:

@@ -9,10 +9,11 @@ from ..core.chain import Chain
 from ..core.checks import check_choice, check_number
 from ..core.fusion import MODES, STRUCTURES, fuse
 from ..core.layout import bhwc_shape, map_to_mask
+from ..core.precision import autocast, resolve_dtype
 from . import _models as models
 from . import _runtime as runtime
 from ._batch import run_batch
-from ._inputs import CATEGORY, images_of, model_input, stage_input
+from ._inputs import CATEGORY, images_of, model_input, precision_input, stage_input
 
 MOST = 6
 
@@ -63,6 +64,7 @@ class MultiScaleFuse(io.ComfyNode):
                 ),
                 stage_input(),
                 model_input("weighs (mode learned; the bundled model if none is connected)"),
+                precision_input(optional=True),  # scripts of before do not give it
             ],
             outputs=[
                 io.Image.Output("fused_image", display_name="image", tooltip="The fused image."),
@@ -86,6 +88,7 @@ class MultiScaleFuse(io.ComfyNode):
         temperature: float,
         stage: int,
         model: Chain | None = None,
+        precision: str = "auto",
         **more: Tensor | None,
     ) -> io.NodeOutput:
         """Fuse the images."""
@@ -105,11 +108,14 @@ class MultiScaleFuse(io.ComfyNode):
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             sent = [job.send(images_of(image, images, batch, name)) for name, image in connected.items()]
-            if part is not None and structure == "flat":
-                image, maps = part.fuse(sent, size)
+            dtype = job.dtype(precision)
+            if part is None:
+                image, maps = fuse(sent, mode, structure, given, None, size, temperature)
+            elif structure == "flat":
+                image, maps = part.fuse(sent, size, dtype=dtype)
             else:
-                net = part.weights if part else None
-                image, maps = fuse(sent, mode, structure, given, net, size, temperature)
+                with autocast(job.device, resolve_dtype(dtype, job.device)):
+                    image, maps = fuse(sent, mode, structure, given, part.weights, size, temperature)
             masks = [runtime.on_intermediate(map_to_mask(map_)) for map_ in reversed(maps.split(1, dim=1))]
             return [runtime.to_comfy(image, like=image_1), *masks]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checks import check_choice, check_integer, check_number
 from ..precision import check_weights
-from ..residual_stream import ResidualBlocks
+from ..residual_stream import ResidualBody
 from ..row_stream import Bicubic, Chained, Convolved, Local, Stream, added_over, layer_by_layer
 from .common import BICUBIC_HALO, SCALES, bicubic, check_rgb, in_float32
 
@@ -139,13 +139,13 @@ class EDSR(nn.Module):
         """
         check_weights(self, "EDSR")
         blocks = [(block.conv1, block.conv2) for block in cast(Iterable[ResidualBlock], self.blocks)]
-        residual = [ResidualBlocks(blocks, self.config.res_scale)] if blocks else []
-        body = Chained(*residual, Convolved(self.blocks_end))
-        features = Chained(Convolved(self.head), added_over(body))
+        first, *layers = cast(Iterable[nn.Module], self.tail)
+        body = ResidualBody(blocks, self.blocks_end, cast(nn.Conv2d, first), self.config.res_scale)
+        features = Chained(Convolved(self.head), body)
         if self.config.tail == "direct":
-            detail = Chained(Local(self._centred), features, *layer_by_layer(self.tail))
+            detail = Chained(Local(self._centred), features, *layer_by_layer(layers))
             return added_over(Chained(detail, Local(Tensor.float)), Bicubic(height, self.scale))
-        *layers, last = self.tail
+        *layers, last = layers
         return Chained(
             Local(lambda rgb: self._centred(rgb) * 255.0),
             features,

@@ -279,7 +279,7 @@ def test_a_graph_of_the_stages_methods_is_the_chain(chain: Chain, changes: dict[
         clean = stage.denoise(noisy, sigma, up, steps=settings.steps, detail=settings.detail, dtype="fp32")
         result = stage.skip(clean, image, settings.skip)
         if settings.fusion:
-            result, _ = stage.fuse([image, result])
+            result, _ = stage.fuse([image, result], dtype="fp32")
         image = result
         assert largest_difference(image, expected[number - 1]) < 1e-6
 
@@ -310,7 +310,7 @@ def test_a_named_upsampler_takes_the_place_of_all(chain: Chain) -> None:
     stage = chain.stage(1)
     up = resample(image, (12, 16), "nearest")
     current = stage.skip(stage.denoise(up, torch.zeros(1, 1, 12, 16), up, dtype="fp32"), image)
-    expected, _ = stage.fuse([image, current])
+    expected, _ = stage.fuse([image, current], dtype="fp32")
     assert largest_difference(chain(image, 2, upsampler="nearest", **FP32), expected) < 1e-6
 
 

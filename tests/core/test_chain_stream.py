@@ -54,7 +54,7 @@ def in_turn(
         size = doubled(before, 1)[0]
         image = stage.skip(stage.upsample(before, size, dtype=dtype, tile=1 << 12), before, skip)
         if fusion:
-            image = stage.fuse([before, image])[0]
+            image = stage.fuse([before, image], dtype=dtype)[0]
     return image
 
 
@@ -192,12 +192,12 @@ class _Made(TorchDispatchMode):
 
 
 def test_no_image_between_is_ever_whole(chain: Chain) -> None:
-    image = picture(300, 24)
+    image = picture(1000, 24)
     with _Made() as made:
         run_in_columns(image, streams(chain, image), column=16, tile=16, dtype="fp32")
     *others, largest = sorted(made.storages.values())
-    assert largest == 3 * 1200 * 96
-    assert max(others) < 3 * 600 * 48 / 2
+    assert largest == 3 * 4000 * 96
+    assert max(others) < 3 * 2000 * 48 / 2
 
 
 def test_previews_come_column_by_column(chain: Chain, no_small_images: None) -> None:

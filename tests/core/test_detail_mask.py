@@ -132,7 +132,7 @@ def test_a_graph_of_the_stages_methods_is_the_chain(chain: Chain) -> None:
         sigma = stage.sigma(up)
         noisy = inject_noise(up, sigma, 3, number)
         clean = stage.denoise(noisy, sigma, up, detail=0.8, detail_mask=mask, **RUN)
-        image = stage.fuse([image, stage.skip(clean, image)])[0]
+        image = stage.fuse([image, stage.skip(clean, image)], dtype="fp32")[0]
         assert largest_difference(image, expected[number - 1]) < 1e-5
 
 

@@ -129,7 +129,7 @@ def test_fuse_is_by_its_weights(size: tuple[int, int] | None) -> None:
     stage, images = random_stage(), [picture(16, 23), picture(seed=1), picture(20, 30, seed=2)]
     with torch.no_grad():
         expected = fuse(images, "learned", model=stage.weights, size=size)
-    image, weights = stage.fuse(images, size)
+    image, weights = stage.fuse(images, size, dtype="fp32")
     torch.testing.assert_close(image, expected.image)
     torch.testing.assert_close(weights, expected.weights)
     assert not image.requires_grad
@@ -198,16 +198,44 @@ def test_large_images_go_through_the_controller_in_tiles(monkeypatch: pytest.Mon
     assert largest_difference(tiled, whole) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("band", [2000, 1 << 18])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_what_overwrites_gives_the_same_bits(channels: int) -> None:
+def test_what_overwrites_gives_the_same_bits(
+    channels: int, band: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Separate nodes and the chain must not differ even by rounding: the next network may work in bfloat16.
+    monkeypatch.setattr("progressive_upsampling.core.merge.band_pixels", lambda _: band)
     stage = random_stage()
     current, previous = picture(66, 94, 2, channels, seed=1), picture(33, 47, 2, channels)
     assert torch.equal(stage.skip(current.clone(), previous, 0.7, overwrite=True), stage.skip(current, previous, 0.7))
-    fused, _ = stage.fuse([previous, current])
-    assert torch.equal(stage.fuse_over(current.clone(), previous), fused)
+    for strength in (0.0, 0.7):
+        fused, _ = stage.fuse([previous, stage.skip(current, previous, strength)], dtype=dtype)
+        assert torch.equal(stage.merge_over(current.clone(), previous, strength, dtype=dtype), fused)
     regressed = stage.regress(current)
     assert torch.equal(stage.regress(current.clone(), overwrite=True), regressed)
+
+
+def test_the_skip_alone_is_merged_where_there_is_no_fusion() -> None:
+    stage, current, previous = random_stage(), picture(66, 94, seed=1), picture()
+    alone = stage.merge_over(current.clone(), previous, 0.7, fusion=False)
+    assert torch.equal(alone, stage.skip(current, previous, 0.7))
+    assert largest_difference(alone, stage.merge_over(current.clone(), previous, 0.7)) > 1e-4
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_merging_reports_its_progress_up_to_the_end(channels: int) -> None:
+    calls: list[tuple[float, float]] = []
+    current, previous = picture(66, 94, channels=channels), picture(channels=channels)
+    random_stage().merge_over(current, previous, on_step=lambda done, total, _: calls.append((done, total)))
+    assert calls[-1][0] == pytest.approx(calls[-1][1]) and calls == sorted(calls)
+
+
+def test_the_weights_of_a_fusion_are_computed_in_the_format_asked_for() -> None:
+    stage, images = random_stage(), [picture(), picture(66, 94, seed=1)]
+    exact, rounded = (stage.fuse(images, dtype=dtype)[1] for dtype in ("fp32", "bf16"))
+    assert exact.dtype is rounded.dtype is torch.float32
+    assert 0 < largest_difference(exact, rounded) < 0.02
 
 
 def test_inputs_are_not_changed() -> None:

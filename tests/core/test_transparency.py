@@ -184,7 +184,7 @@ PARTS: dict[str, Part] = {
     "stage.skip": lambda chain, small, large: chain.stage(1).skip(large, small),
     "stage.fuse": lambda chain, small, large: chain.stage(1).fuse([small, large])[0],
     "stage.fuse, weights": lambda chain, small, large: chain.stage(1).fuse([small, large])[1],
-    "stage.fuse_over": lambda chain, small, large: chain.stage(1).fuse_over(large.clone(), small),
+    "stage.merge_over": lambda chain, small, large: chain.stage(1).merge_over(large.clone(), small),
     "chain": lambda chain, small, large: chain(small, 3, detail=0.5, seed=1, **FP32),
     "chain, another upsampler": lambda chain, small, large: chain(small, 2, upsampler="bicubic", **FP32),
     "chain, reducing": lambda chain, small, large: chain(large, 0.5),

@@ -88,7 +88,7 @@ def test_a_chain_at_detail_0_is_upsampler_skip_and_fusion(chains: tuple[Chain, C
         stage, size = bare.stage(number), (11 * 2**number, 14 * 2**number)
         up = stage.upsample(x, size, dtype="fp32")
         kept = stage.skip(up, x)
-        x = stage.fuse([resample(x, size).clamp(0, 1), kept])[0]
+        x = stage.fuse([resample(x, size).clamp(0, 1), kept], dtype="fp32")[0]
     torch.testing.assert_close(bare(image, 4, dtype="fp32"), x, atol=1e-6, rtol=0)
 
 

@@ -55,7 +55,7 @@ def graph(image: Tensor, chain: Chain, size: tuple[int, int], **s: Any) -> list[
         )
         (skipped,) = call(ResidualSkip, current=clean, previous=image, strength=s["skip"], **common)
         if s["fusion"]:
-            skipped, _ = call(MultiScaleFuse, image_1=skipped, image_2=image, **common)
+            skipped, _ = call(MultiScaleFuse, image_1=skipped, image_2=image, precision=s["dtype"], **common)
         image = skipped
         results.append(image)
     (results[-1],) = call(ResidualSkip, mode="back_projection", current=image, previous=source, strength=s["skip"])

@@ -260,6 +260,17 @@ def test_fuse_of_equal_images_is_that_image(picture: Picture, chain: Any, mode: 
     torch.testing.assert_close(sum(weights), torch.ones(1, 21, 34))
 
 
+@pytest.mark.parametrize("structure", ["flat", "hierarchical", "laplacian"])
+def test_fuse_computes_its_weights_in_the_precision_asked_for(
+    picture: Picture, default_chain: Any, structure: str
+) -> None:
+    inputs = {"image_1": picture(40, 60), "image_2": picture(20, 30), "structure": structure, "model": default_chain}
+    exact, rounded = (call(MultiScaleFuse, **inputs, precision=precision)[0] for precision in ("fp32", "bf16"))
+    assert 0 < (exact - rounded).abs().max() < 0.02
+    with pytest.raises(ValueError, match="precision"):
+        call(MultiScaleFuse, **inputs, precision="fp16")
+
+
 def test_fuse_takes_up_to_six_images_of_any_sizes_in_order(picture: Picture) -> None:
     images = {f"image_{i}": torch.full((1, 28 - 4 * i, 35 - 5 * i, 3), i / 10) for i in (1, 2, 4, 6)}
     fused, weights = call(MultiScaleFuse, **images, mode="weighted", weights="3 1 0 0")
