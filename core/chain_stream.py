@@ -28,7 +28,8 @@ from .tiling import aligned
 from .upsample import CPU_SIDE, enlarged_rows
 from .upsamplers import EDSR
 
-COLUMN = 1024  # pixels before the last upsampler that are kept of a column: wide enough for its margins to cost little
+COLUMN = 2048  # pixels before the last upsampler that are kept of a column: wide enough for its margins to cost little
+BLOCK = 1024  # columns that are merged at a time: what lies between the steps stays in the caches
 FIRST_ROWS = 32  # of the picture at a time: what they become is in memory
 
 
@@ -56,13 +57,18 @@ class StageStream:
     @property
     def margin(self) -> int:
         """Pixels before the stage that its result depends on, to either side of a column on the grid."""
+        return self.network.halo + math.ceil(self.reach / 2)
+
+    @property
+    def reach(self) -> int:
+        """Pixels of the enlarged picture that the skip and the fusion depend on, as `margin`."""
         reach = self.stage.weights.halo if self.fusion else 0
         if any(self.skip):
             middle = 1 << 16  # far from every border
             period = 2 ** (len(self.skip) - 1)  # of the pyramid's grid
             read = rows_to_weigh(2 * middle, len(self.skip), slice(middle, middle + period))
             reach += max(middle - read.start, read.stop - middle)
-        return self.network.halo + math.ceil(reach / 2)
+        return reach
 
     def rows(self, height: int, width: int, left: int, most: int) -> Stream:
         """The stage over rows of a picture.
@@ -78,7 +84,7 @@ class StageStream:
         net = self.stage.weights
 
         def merge(now: Rows, before: Tensor, rows: slice) -> Tensor:
-            now = replace(now, left=2 * left, whole_width=2 * width)
+            now = replace(now, left=2 * left + now.left, whole_width=2 * width)
             return merged(now, before, self.skip, net, rows) if self.fusion else skipped(now, before, self.skip, rows)
 
         def needs(rows: slice) -> slice:
@@ -86,7 +92,8 @@ class StageStream:
                 return rows_to_merge(2 * height, self.skip, net, rows)
             return rows_to_weigh(2 * height, len(self.skip), rows)
 
-        return Merged(stream, height, merge, needs, net.align if self.fusion else 1)
+        reach = math.ceil(self.reach / 2) * 2  # as columns, blocks begin at even pixels
+        return Merged(stream, height, merge, needs, reach, net.align if self.fusion else 1)
 
 
 class Merged:
@@ -95,8 +102,10 @@ class Merged:
     Args:
         enlarged: the enlargement.
         height: of the picture before it.
-        merge: takes rows of the enlargement, the same rows of the picture brought to its size, and which are wanted.
+        merge: takes rows of the enlargement, the same rows of the picture brought to its size, and which are wanted;
+            called with blocks of columns, of which it may give the outermost wrong.
         needs: which rows that takes.
+        reach: how many of the outermost columns those are.
         align: rows are wanted in multiples of this many.
     """
 
@@ -106,9 +115,10 @@ class Merged:
         height: int,
         merge: Callable[[Rows, Tensor, slice], Tensor],
         needs: Callable[[slice], slice],
+        reach: int = 0,
         align: int = 1,
     ) -> None:
-        self._enlarged, self._merge, self._needs, self._align = enlarged, merge, needs, align
+        self._enlarged, self._merge, self._needs, self._reach, self._align = enlarged, merge, needs, reach, align
         self._before, self._now = _Window(height), _Window(2 * height)
         self._done = 0
 
@@ -122,8 +132,13 @@ class Merged:
         if wanted.start >= wanted.stop:
             return None
         needed, size = self._needs(wanted), (self._now.height, 2 * rows.shape[3])
-        now = Rows(self._now.rows.part(needed), needed.start, self._now.height)
-        result = self._merge(now, resample_rows(self._before.rows, size, needed, "bicubic"), wanted)
+        now, before = self._now.rows.part(needed), resample_rows(self._before.rows, size, needed, "bicubic")
+        result = now.new_empty(*now.shape[:2], wanted.stop - wanted.start, size[1])
+        for kept in bands(size[1], BLOCK):
+            seen = aligned(kept, size[1], self._reach, 1)
+            part = Rows(now[..., seen], needed.start, self._now.height, seen.start)
+            merged_part = self._merge(part, before[..., seen], wanted)
+            result[..., kept] = merged_part[..., kept.start - seen.start : kept.stop - seen.start]
         self._done = wanted.stop
         if wanted.stop < self._now.height:
             needed = self._needs(slice(wanted.stop, wanted.stop + self._align))

@@ -8,8 +8,10 @@ missing, fail or give something else, torch's own convolution is followed by the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +24,7 @@ from .precision import autocast_dtype, resolve_dtype
 class FusedConvolution:
     """A convolution of stride 1 and odd size over rows that are all there: it pads to the left and right alone.
 
-    For use without gradients; the layer's weights must not change in between.
+    For use without gradients; the layer's weights must not change while it lives.
 
     Args:
         layer: the layer.
@@ -31,7 +33,6 @@ class FusedConvolution:
     def __init__(self, layer: nn.Conv2d) -> None:
         self._layer = layer
         self._padding = [0, layer.kernel_size[1] // 2]
-        self._packed: tuple[Tensor, Tensor | None] | None = None
 
     def __call__(self, rows: Tensor) -> Tensor:
         """conv(rows), of shapes as `rectified`."""
@@ -77,11 +78,34 @@ class FusedConvolution:
 
     def _weights(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """In the order that oneDNN wants them in, which depends on the size of the rows and fits any other."""
-        if self._packed is None:
-            weight, bias = self._layer.weight.detach().to(rows.dtype), self._layer.bias
-            packed = _operators()._reorder_convolution_weight(weight, *self._geometry(), list(rows.shape))
-            self._packed = packed, None if bias is None else bias.detach().to(rows.dtype)
-        return self._packed
+        weight, bias = self._layer.weight, self._layer.bias
+        state = [(p.data_ptr(), p._version) for p in (weight, bias) if p is not None and not p.is_inference()]
+        known = _packed.get(self._layer)
+        if known is None or known.state != state or not state:
+            order = _operators()._reorder_convolution_weight
+            with torch.inference_mode(False), torch.no_grad():
+                packed = order(weight.detach().to(rows.dtype), *self._geometry(), list(rows.shape))
+                known = _Packed(packed, None if bias is None else bias.detach().to(rows.dtype), state)
+            _packed[self._layer] = known
+        return known.weight, known.bias
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A layer's weights as oneDNN wants them.
+
+    Attributes:
+        weight, bias: the weights.
+        state: of those that they were made of: where they lie, and how often they were changed there.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    state: list[tuple[int, int]]
+
+
+# For as long as the layer lives: a run of a small picture takes as long as it takes to order them.
+_packed: WeakKeyDictionary[nn.Conv2d, _Packed] = WeakKeyDictionary()
 
 
 def _operators() -> Any:

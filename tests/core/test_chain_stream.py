@@ -69,6 +69,17 @@ def test_columns_give_what_stage_after_stage_does(
     assert largest_difference(found, in_turn(chain, image, stages)) < ROUNDING
 
 
+@pytest.mark.parametrize("block", [2, 14, 50])
+@pytest.mark.parametrize("settings", [{}, {"skip": 0.0}, {"fusion": False}])
+def test_blocks_of_columns_are_merged_as_the_whole_is(
+    chain: Chain, settings: dict[str, Any], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain_stream, "BLOCK", block)
+    image = picture(21, 60)
+    found = run_in_columns(image, streams(chain, image, **settings), column=48, dtype="fp32")
+    assert largest_difference(found, in_turn(chain, image, 2, **settings)) < ROUNDING
+
+
 @pytest.mark.parametrize("settings", [{"skip": 0.0}, {"skip": 0.5}, {"fusion": False}, {"skip": 0.0, "fusion": False}])
 def test_skip_and_fusion_can_be_left_out(chain: Chain, settings: dict[str, Any]) -> None:
     image = picture(37, 41)

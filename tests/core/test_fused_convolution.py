@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -106,6 +107,45 @@ def test_it_works_in_inference_mode_and_after_it() -> None:
             first = fused(image)
         close(first, reference(conv, image))
         assert torch.equal(fused(image), first)
+
+
+@pytest.mark.parametrize("changed", ["weight", "bias"])
+@pytest.mark.parametrize("how", ["in place", "in its data", "replaced"])
+def test_changed_weights_are_seen_by_the_next_one(changed: str, how: str) -> None:
+    conv, image = layer(), rows(6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        FusedConvolution(conv)(image)
+    parameter = getattr(conv, changed)
+    if how == "in place":
+        parameter.mul_(2)
+    elif how == "in its data":
+        parameter.data = parameter.data * 2
+    else:
+        setattr(conv, changed, nn.Parameter(parameter * 2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # another one: torch keeps what it has rounded in the first
+        close(FusedConvolution(conv)(image), reference(conv, image))
+
+
+def test_weights_are_ordered_once_for_each_layer(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    order = torch.ops.mkldnn._reorder_convolution_weight
+    changed = Operators("_reorder_convolution_weight", lambda *given: calls.append(1) or order(*given))
+    monkeypatch.setattr(fused_convolution, "_operators", lambda: changed)
+    conv = layer()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for count in (6, 9):
+            FusedConvolution(conv)(rows(count))
+    assert len(calls) == (1 if way == "fused" else 0)
+
+
+def test_a_layer_that_is_gone_leaves_nothing_behind() -> None:
+    conv = layer()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        FusedConvolution(conv)(rows(6))
+    before = len(fused_convolution._packed)
+    del conv
+    gc.collect()
+    assert len(fused_convolution._packed) == max(before - 1, 0)
 
 
 class Operators:
