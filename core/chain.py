@@ -380,7 +380,7 @@ class Chain(nn.Module):
                 **run,
             )
             del up, sigma, noisy
-        else:  # without noise the denoiser evaluates its regression alone
+        elif evaluations:  # without noise the denoiser evaluates its regression alone, if it has one
             current = stage.regress(current, on_step=progress.part(evaluations), overwrite=True, **run)
         merge = {"fusion": settings.fusion, "dtype": settings.dtype, "on_step": progress.part(1)}
         current = stage.merge_over(current, previous, settings.skip, **merge)

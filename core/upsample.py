@@ -76,6 +76,7 @@ def upsample(
                 rgb = method(rgb, report.part(1)).float().clamp(0, 1)
             if rgb.shape[:2] != before[:2] or rgb.shape[2] <= before[2] or rgb.shape[3] <= before[3]:
                 raise ValueError(f"method: expected an image larger than {tuple(before)}, got {tuple(rgb.shape)}")
+            check_image(rgb, "method")
         report.finish()  # a function need not report, and may enlarge more than was thought
         if rgb is not source and (rgb.shape[2], rgb.shape[3]) == size:
             return rgb

@@ -153,6 +153,15 @@ class Still(nn.Module):
         return rgb
 
 
+def test_a_method_whose_result_is_no_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="method: expected finite values, got NaN"):
+        upsample(picture(), (66, 94), lambda image, _: triple(image, None) * math.nan)
+    broken = randomised(build_upsampler({"kind": "fsrcnn", "scale": 2}))
+    next(broken.parameters()).data.fill_(math.nan)
+    with pytest.raises(ValueError, match="method: expected finite values, got NaN"):
+        upsample(picture(), (66, 94), broken, dtype="fp32")
+
+
 @pytest.mark.parametrize(
     "method",
     [
