@@ -113,7 +113,8 @@ def _operators() -> Any:
 
 
 def _is_fused(rows: Tensor) -> bool:
-    fits = rows.device.type == "cpu" and rows.dtype is torch.bfloat16
+    # one image: rows of several are not next to each other in memory, and oneDNN would work on copies
+    fits = rows.device.type == "cpu" and rows.dtype is torch.bfloat16 and len(rows) == 1
     return fits and autocast_dtype(rows.device) is torch.bfloat16 and _fuses()
 
 

@@ -124,7 +124,8 @@ def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, 
     check_integer(tile, "tile", minimum=1)
 
     def run(crop: Tensor) -> Tensor:
-        if isinstance(network, EDSR) and crop.device.type == "cpu":  # as it runs in strips, which is faster there
+        alone = len(crop) == 1 and crop.device.type == "cpu" and compute is torch.bfloat16
+        if alone and isinstance(network, EDSR):  # as in strips, where activations and sums are part of convolutions
             return run_whole(enlarged_rows(network, crop.shape[2]), crop)
         return network(crop.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)
 
