@@ -1,7 +1,8 @@
 """Learned skip and fusion, the end of a stage, in bands of rows: whole images are never in memory several times over.
 
-The graph of separate nodes runs them one after the other, the chain both at once, which gives the same numbers to the
-bit. The net of the fusion computes in the format of the autocast around it.
+The graph of separate nodes runs them one after the other, the chain both at once, which gives the same numbers: to the
+bit in an image of one band, up to rounding in a larger one. The net of the fusion computes in the format of the
+autocast around it.
 """
 
 from __future__ import annotations

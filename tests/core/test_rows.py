@@ -44,10 +44,17 @@ def test_how_many_rows_a_product_makes_is_no_matter(length: int, monkeypatch: py
     torch.testing.assert_close(found, known[:, :, rows], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("device", "length"), [("cpu", 32), ("meta", 256)])
+@pytest.mark.parametrize(("device", "length"), [("cpu", 64), ("meta", 256)])
 def test_products_are_larger_where_starting_one_is_dear(device: str, length: int) -> None:
     blocks = separable._blocks(separable.Axis(300, 600, 2.0, "bicubic"), torch.device(device), torch.float32)
     assert {block.matrix.shape[0] for block in blocks[:-1]} == {length}
+
+
+@pytest.mark.parametrize(("target", "length"), [(75, 16), (150, 16), (300, 32), (600, 64), (2400, 64)])
+def test_products_read_about_as_many_rows_whatever_the_scale(target: int, length: int) -> None:
+    axis = separable.Axis(300, target, target / 300, "bicubic")
+    first, *_ = separable._blocks(axis, torch.device("cpu"), torch.float32)
+    assert first.matrix.shape[0] == length
 
 
 def test_a_row_too_few_would_show() -> None:

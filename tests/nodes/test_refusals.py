@@ -112,8 +112,8 @@ def test_work_without_networks_stops_in_its_middle_too(
     picture: Picture, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     node, inputs = STOPPED[case]
-    images = {"image": picture(60, 60), "current": picture(60, 60), "previous": picture(30, 30)}
-    images |= {"image_1": picture(60, 60), "image_2": picture(30, 30)}
+    images = {"image": picture(90, 90), "current": picture(90, 90), "previous": picture(45, 45)}
+    images |= {"image_1": picture(90, 90), "image_2": picture(45, 45)}
     given = {port.id: images[port.id] for port in node.GET_SCHEMA().inputs if port.id in images}
     polls: list[int] = []
 

@@ -41,7 +41,7 @@ RELEASED = {
     "denoised_image:IMAGE",
     "PU_MultiScaleFuse": "image_1:IMAGE image_2:IMAGE image_3:IMAGE image_4:IMAGE image_5:IMAGE "
     "image_6:IMAGE mode:COMBO structure:COMBO weights:STRING "
-    "temperature:FLOAT stage:INT model:PU_MODEL -> fused_image:IMAGE "
+    "temperature:FLOAT stage:INT model:PU_MODEL precision:COMBO -> fused_image:IMAGE "
     "weight_maps:MASK",
     "PU_ResidualSkip": "current:IMAGE previous:IMAGE mode:COMBO strength:FLOAT position:FLOAT "
     "levels:INT stage:INT model:PU_MODEL -> combined_image:IMAGE",
