@@ -30,7 +30,7 @@ from .upsamplers import EDSR
 
 COLUMN = 2048  # pixels before the last upsampler that are kept of a column: wide enough for its margins to cost little
 BLOCK = 1024  # columns that are merged at a time: what lies between the steps stays in the caches
-FIRST_ROWS = 32  # of the picture at a time: what they become is in memory
+FIRST_ROWS = 16  # of the picture at a time: what they become is in memory
 
 
 @dataclass(frozen=True)
