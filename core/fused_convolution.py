@@ -78,16 +78,14 @@ class FusedConvolution:
 
     def _weights(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """In the order that oneDNN wants them in, which depends on the size of the rows and fits any other."""
-        weight, bias = self._layer.weight, self._layer.bias
-        state = [(p.data_ptr(), p._version) for p in (weight, bias) if p is not None and not p.is_inference()]
+        weight, bias = self._layer.weight.detach(), self._layer.bias
         known = _packed.get(self._layer)
-        if known is None or known.state != state or not state:
+        if known is None or not torch.equal(known.source, weight):
             order = _operators()._reorder_convolution_weight
             with torch.inference_mode(False), torch.no_grad():
-                packed = order(weight.detach().to(rows.dtype), *self._geometry(), list(rows.shape))
-                known = _Packed(packed, None if bias is None else bias.detach().to(rows.dtype), state)
-            _packed[self._layer] = known
-        return known.weight, known.bias
+                packed = order(weight.to(rows.dtype), *self._geometry(), list(rows.shape))
+                known = _packed[self._layer] = _Packed(packed, weight.clone())
+        return known.weight, None if bias is None else bias.detach().to(rows.dtype)
 
 
 @dataclass(frozen=True)
@@ -95,13 +93,12 @@ class _Packed:
     """A layer's weights as oneDNN wants them.
 
     Attributes:
-        weight, bias: the weights.
-        state: of those that they were made of: where they lie, and how often they were changed there.
+        weight: the weights.
+        source: what they were made of, to see whether they have changed.
     """
 
     weight: Tensor
-    bias: Tensor | None
-    state: list[tuple[int, int]]
+    source: Tensor
 
 
 # For as long as the layer lives: a run of a small picture takes as long as it takes to order them.
