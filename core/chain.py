@@ -382,8 +382,9 @@ class Chain(nn.Module):
             del up, sigma, noisy
         elif evaluations:  # without noise the denoiser evaluates its regression alone, if it has one
             current = stage.regress(current, on_step=progress.part(evaluations), overwrite=True, **run)
-        merge = {"fusion": settings.fusion, "dtype": settings.dtype, "on_step": progress.part(1)}
-        current = stage.merge_over(current, previous, settings.skip, **merge)
+        current = stage.merge_over(
+            current, previous, settings.skip, fusion=settings.fusion, dtype=settings.dtype, on_step=progress.part(1)
+        )
         _finish(progress, current)
         return current
 

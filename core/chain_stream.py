@@ -115,8 +115,8 @@ class Merged:
         height: int,
         merge: Callable[[Rows, Tensor, slice], Tensor],
         needs: Callable[[slice], slice],
-        reach: int = 0,
-        align: int = 1,
+        reach: int,
+        align: int,
     ) -> None:
         self._enlarged, self._merge, self._needs, self._reach, self._align = enlarged, merge, needs, reach, align
         self._before, self._now = _Window(height), _Window(2 * height)

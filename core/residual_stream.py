@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 from torch import Tensor, nn
 
 from .fused_convolution import FusedConvolution
-from .row_stream import kept_in, room_for
+from .row_stream import Border, Queue, room_for
 
 
 class ResidualBody:
@@ -30,8 +29,8 @@ class ResidualBody:
     ) -> None:
         self._blocks = [_Block(conv1, conv2, scale) for conv1, conv2 in blocks]
         self._end, self._after = FusedConvolution(end), FusedConvolution(after)
-        self._to_end, self._to_after = _Border(1), _Border(1)
-        self._image = _Delayed()
+        self._to_end, self._to_after = Border(1), Border(1)
+        self._image = Queue()
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
@@ -53,7 +52,10 @@ class ResidualBody:
         above = self._to_after.above
         memory = room_for(rows, (B, C, above + count + self._to_after.reach, W))
         total = memory[:, :, above : above + count]
-        self._image.move_to(total)
+        done = 0
+        for part in self._image.take(count):
+            total[:, :, done : done + part.shape[2]].copy_(part)
+            done += part.shape[2]
         self._end.add_to(total, known)
         known, _, count = self._to_after.around(memory, above, count, last)
         return self._after(known) if count else None
@@ -64,7 +66,7 @@ class _Block:
 
     def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d, scale: float) -> None:
         self._conv1, self._conv2, self._scale = FusedConvolution(conv1), FusedConvolution(conv2), scale
-        self.border = _Border(2)  # a row for each convolution
+        self.border = Border(2)  # a row for each convolution
         self._at_top = True
 
     def run(self, known: Tensor, last: bool) -> None:
@@ -76,65 +78,3 @@ class _Block:
             inner[:, :, -1:].zero_()
         self._at_top = False
         self._conv2.add_to(known[:, :, 2:-2], inner, self._scale)
-
-
-class _Border:
-    """The rows that a convolution looks beyond those of its result: kept ones, and zeros around the image.
-
-    Args:
-        reach: how many above and below.
-    """
-
-    def __init__(self, reach: int) -> None:
-        self.reach = reach
-        self._kept: Tensor | None = None
-
-    @property
-    def above(self) -> int:
-        """Rows that are put above the next ones."""
-        return self.reach if self._kept is None else self._kept.shape[2]
-
-    def around(self, memory: Tensor, at: int, count: int, last: bool) -> tuple[Tensor, int, int]:
-        """Puts them around the next rows.
-
-        Args:
-            memory: [B, C, rows, W] in channels_last with `above` free rows before and, for the last, `reach` after.
-            at, count: where in it the next rows are.
-            last: whether they are the image's last.
-
-        Returns:
-            what the convolution reads, and where its result's rows are in `memory`; none yet if it reads too few.
-        """
-        start = at - self.above
-        known = memory[:, :, start : at + count + (self.reach if last else 0)]
-        if self._kept is None:
-            known[:, :, : self.reach].zero_()
-        else:
-            known[:, :, : self.above].copy_(self._kept)
-        if last:
-            known[:, :, -self.reach :].zero_()
-        done = max(known.shape[2] - 2 * self.reach, 0)
-        self._kept = kept_in(self._kept, known[:, :, done:])
-        return known, start + self.reach, done
-
-
-class _Delayed:
-    """Rows that are taken later."""
-
-    def __init__(self) -> None:
-        self._parts: deque[Tensor] = deque()
-
-    def add(self, rows: Tensor) -> None:
-        """Takes the next rows, which nobody else changes."""
-        self._parts.append(rows)
-
-    def move_to(self, out: Tensor) -> None:
-        """Copies the first ones and forgets them; there are at least as many."""
-        done = 0
-        while done < out.shape[2]:
-            part = self._parts.popleft()
-            count = min(part.shape[2], out.shape[2] - done)
-            if count < part.shape[2]:
-                self._parts.appendleft(part[:, :, count:])
-            out[:, :, done : done + count].copy_(part[:, :, :count])
-            done += count

@@ -48,6 +48,45 @@ class Local:
         return self._function(rows)
 
 
+class Border:
+    """The rows that a convolution looks beyond those of its result: kept ones, and zeros around the image.
+
+    Args:
+        reach: how many above and below.
+    """
+
+    def __init__(self, reach: int) -> None:
+        self.reach = reach
+        self._kept: Tensor | None = None
+
+    @property
+    def above(self) -> int:
+        """Rows that are put above the next ones."""
+        return self.reach if self._kept is None else self._kept.shape[2]
+
+    def around(self, memory: Tensor, at: int, count: int, last: bool) -> tuple[Tensor, int, int]:
+        """Puts them around the next rows.
+
+        Args:
+            memory: [B, C, rows, W] in channels_last with `above` free rows before and, for the last, `reach` after.
+            at, count: where in it the next rows are.
+            last: whether they are the image's last.
+
+        Returns:
+            what the convolution reads, and where its result's rows are in `memory`; none yet if it reads too few.
+        """
+        start = at - self.above
+        known = memory[:, :, start : at + count + (self.reach if last else 0)]
+        if self._kept is None:
+            known[:, :, : self.reach].zero_()
+        else:
+            known[:, :, : self.above].copy_(self._kept)
+        known[:, :, self.above + count :].zero_()
+        done = max(known.shape[2] - 2 * self.reach, 0)
+        self._kept = _kept_in(self._kept, known[:, :, done:])
+        return known, start + self.reach, done
+
+
 class Convolved:
     """A convolution of stride 1 and odd size that pads with zeros, so that an image keeps its size.
 
@@ -62,27 +101,20 @@ class Convolved:
         call: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = lambda function, rows: function(rows),
     ) -> None:
         self._layer, self._call = layer, call
-        self._reach, self._across = (side // 2 for side in layer.kernel_size)
-        self._kept: Tensor | None = None
+        self._border = Border(layer.kernel_size[0] // 2)
 
     def push(self, rows: Tensor, last: bool) -> Tensor | None:
         """See `Stream`."""
         B, C, count, W = rows.shape
-        reach = self._reach
-        above = reach if self._kept is None else self._kept.shape[2]
-        known = room_for(rows, (B, C, above + count + (reach if last else 0), W))
-        if self._kept is None:
-            known[:, :, :above].zero_()
-        else:
-            known[:, :, :above].copy_(self._kept)
-        known[:, :, above : above + count].copy_(rows)
-        known[:, :, above + count :].zero_()
+        above = self._border.above
+        memory = room_for(rows, (B, C, above + count + self._border.reach, W))
+        memory[:, :, above : above + count].copy_(rows)
         check_interrupted()  # no hook of the layer is called
-        self._kept = kept_in(self._kept, known[:, :, max(known.shape[2] - 2 * reach, 0) :])
-        return self._call(self._convolve, known) if known.shape[2] > 2 * reach else None
+        known, _, done = self._border.around(memory, above, count, last)
+        return self._call(self._convolve, known) if done else None
 
     def _convolve(self, rows: Tensor) -> Tensor:
-        return F.conv2d(rows, self._layer.weight, self._layer.bias, padding=(0, self._across))
+        return F.conv2d(rows, self._layer.weight, self._layer.bias, padding=(0, self._layer.kernel_size[1] // 2))
 
 
 class Chained:
@@ -252,22 +284,38 @@ class _Waiting:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._parts: deque[Tensor] = deque()
-        self._count = 0
+        self._rows = Queue()
 
     def push(self, rows: Tensor, last: bool) -> int:
         """Takes rows, and tells how many of the result wait."""
         found = self._stream.push(rows, last)
         if found is not None:
-            self._parts.append(found)
-            self._count += found.shape[2]
-        return self._count
+            self._rows.add(found)
+        return self._rows.count
 
     def take(self, count: int) -> Tensor:
         """The first so many of those that wait, at least one."""
-        if not 0 < count <= self._count:
-            raise ValueError(f"count: expected 1..{self._count}, the rows that wait, got {count}")
-        self._count -= count
+        taken = self._rows.take(count)
+        return taken[0] if len(taken) == 1 else torch.cat(taken, 2)
+
+
+class Queue:
+    """Rows that are taken later, in their order and as many at a time as are asked for."""
+
+    def __init__(self) -> None:
+        self._parts: deque[Tensor] = deque()
+        self.count = 0
+
+    def add(self, rows: Tensor) -> None:
+        """Takes the next rows, which nobody changes until they are taken."""
+        self._parts.append(rows)
+        self.count += rows.shape[2]
+
+    def take(self, count: int) -> list[Tensor]:
+        """The first so many, at least one, in the parts that they came in."""
+        if not 0 < count <= self.count:
+            raise ValueError(f"count: expected 1..{self.count}, the rows that wait, got {count}")
+        self.count -= count
         taken = []
         while count:
             part = self._parts.popleft()
@@ -276,10 +324,10 @@ class _Waiting:
                 part = part[:, :, :count]
             taken.append(part)
             count -= part.shape[2]
-        return taken[0] if len(taken) == 1 else torch.cat(taken, 2)
+        return taken
 
 
-def kept_in(before: Tensor | None, rows: Tensor) -> Tensor:
+def _kept_in(before: Tensor | None, rows: Tensor) -> Tensor:
     """A copy of rows, which does not keep the rest; in the memory of those kept before, or the heap gets gaps."""
     if before is None or before.shape != rows.shape:
         return rows.clone()
@@ -309,22 +357,6 @@ def rows_at_a_time(height: int, width: int, side: int) -> int | None:
         side: of the square whose area may be run at a time.
     """
     return None if height * width <= side**2 else max(side**2 // width, MINIMUM_ROWS)
-
-
-def run_whole(stream: Stream, images: Tensor) -> Tensor:
-    """Runs a stream over images of one size, all rows at once.
-
-    Args:
-        stream: a new one.
-        images: [B, C, H, W].
-
-    Returns:
-        [B, C', H · scale, W · scale].
-    """
-    found = stream.push(images, True)
-    if found is None:
-        raise ValueError(f"stream: expected a result of the last of {tuple(images.shape)}, got none")
-    return found
 
 
 def run_in_rows(

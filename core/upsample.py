@@ -12,7 +12,7 @@ from .layout import through_rgb
 from .precision import autocast, resolve_dtype
 from .progress import OnStep, Progress
 from .resample import resample
-from .row_stream import Chained, Local, Stream, rows_at_a_time, run_in_rows, run_whole
+from .row_stream import Chained, Local, Stream, rows_at_a_time, run_in_rows
 from .tiling import auto_tile, run_tiled, working_memory
 from .transparency import spread_colour
 from .upsamplers import EDSR
@@ -124,9 +124,6 @@ def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, 
     check_integer(tile, "tile", minimum=1)
 
     def run(crop: Tensor) -> Tensor:
-        alone = len(crop) == 1 and crop.device.type == "cpu" and compute is torch.bfloat16
-        if alone and isinstance(network, EDSR):  # as in strips, where activations and sums are part of convolutions
-            return run_whole(enlarged_rows(network, crop.shape[2]), crop)
         return network(crop.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)
 
     def report(done: int, total: int) -> None:
@@ -137,6 +134,8 @@ def _run_network(network: nn.Module, rgb: Tensor, tile: int | None, dtype: str, 
             return run_tiled(run, [rgb], scale=scale, halo=halo, tile=tile, on_tile=report)
         side = min(tile, CPU_SIDE) if rgb.device.type == "cpu" else tile
         rows = rows_at_a_time(H, W, side)
+        if rows is None and len(rgb) == 1 and rgb.device.type == "cpu" and compute is torch.bfloat16:
+            rows = H  # as a strip, where activations and sums are part of the convolutions
         if rows is None:
             return run_tiled(run, [rgb], scale=scale, halo=halo, tile=max(side, H, W), on_tile=report)
 

@@ -108,7 +108,7 @@ class MultiScaleFuse(io.ComfyNode):
 
         def work(job: runtime.Job, images: slice) -> list[Tensor]:
             sent = [job.send(images_of(image, images, batch, name)) for name, image in connected.items()]
-            dtype = job.dtype(precision)
+            dtype = job.dtype(precision) if part else "auto"
             if part is None:
                 image, maps = fuse(sent, mode, structure, given, None, size, temperature)
             elif structure == "flat":

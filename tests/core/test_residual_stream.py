@@ -83,7 +83,7 @@ def test_the_rows_that_stay_in_memory_are_those_that_are_read_again() -> None:
     borders = [*(block.border for block in stream._blocks), stream._to_end, stream._to_after]
     kept = [0 if border._kept is None else border._kept.untyped_storage().nbytes() for border in borders]
     assert [size // strip[:, :, 0].nbytes for size in kept] == [4, 4, 4, 2, 2]
-    assert sum(part.shape[2] for part in stream._image._parts) == 2 * 3 + 1
+    assert stream._image.count == 2 * 3 + 1
 
 
 @torch.no_grad()
