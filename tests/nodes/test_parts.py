@@ -269,6 +269,7 @@ def test_fuse_computes_its_weights_in_the_precision_asked_for(
     assert 0 < (exact - rounded).abs().max() < 0.02
     with pytest.raises(ValueError, match="precision"):
         call(MultiScaleFuse, **inputs, precision="fp16")
+    call(MultiScaleFuse, **inputs, precision="fp16", mode="weighted")  # without a network it does not matter
 
 
 def test_fuse_takes_up_to_six_images_of_any_sizes_in_order(picture: Picture) -> None:
