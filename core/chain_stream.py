@@ -9,9 +9,9 @@ its values are those of the whole picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,16 +21,29 @@ from .precision import autocast, resolve_dtype
 from .preview import GrowingPreview
 from .progress import OnStep, Progress
 from .pyramid import rows_to_weigh
-from .row_stream import MINIMUM_ROWS, Chained, Local, Stream
+from .row_stream import MINIMUM_ROWS, Stream
 from .rows import Rows, bands, resample_rows, rows_for
 from .stage import Stage
 from .tiling import aligned
 from .upsample import CPU_SIDE, enlarged_rows
 from .upsamplers import EDSR
 
-COLUMN = 2048  # pixels before the last upsampler that are kept of a column: wide enough for its margins to cost little
+COLUMN = 1024  # pixels before the last upsampler that are kept of a column: a wider one takes as long and more memory
+GRID = 16  # pixels: convolutions take up to a tenth longer at a width that is no multiple
 BLOCK = 1024  # columns that are merged at a time: what lies between the steps stays in the caches
 FIRST_ROWS = 16  # of the picture at a time: what they become is in memory
+
+
+Parts = Iterator[tuple[Tensor, bool]]  # rows, part by part, and whether they are the last ones of their picture
+
+
+class Flow(Protocol):
+    """A stage over rows that come from the top down. It gives its result part by part, as the next one can take it:
+    what it held back until the last rows came may be far more than a strip."""
+
+    def push(self, rows: Tensor, last: bool) -> Parts:
+        """Takes the next rows, [1, 3, rows, W]; all that is given must be taken before the next ones come."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,17 +83,18 @@ class StageStream:
             reach += max(middle - read.start, read.stop - middle)
         return reach
 
-    def rows(self, height: int, width: int, left: int, most: int) -> Stream:
+    def rows(self, height: int, width: int, left: int, most: int, share: int) -> Flow:
         """The stage over rows of a picture.
 
         Args:
             height, width: of the picture.
             left: its first column that is given.
-            most: rows that the network runs at a time; the skip and the fusion take all that come.
+            most: rows that the network runs at a time.
+            share: rows of the enlargement that are merged at a time, even.
         """
-        stream: Stream = Piecewise(enlarged_rows(self.network, height), most)
+        stream = enlarged_rows(self.network, height)
         if not self.fusion and not any(self.skip):
-            return stream
+            return Enlarged(stream, most)
         net = self.stage.weights
 
         def merge(now: Rows, before: Tensor, rows: slice) -> Tensor:
@@ -93,7 +107,27 @@ class StageStream:
             return rows_to_weigh(2 * height, len(self.skip), rows)
 
         reach = math.ceil(self.reach / 2) * 2  # as columns, blocks begin at even pixels
-        return Merged(stream, height, merge, needs, reach, net.align if self.fusion else 1)
+        return Merged(stream, most, share, height, merge, needs, reach, net.align if self.fusion else 1)
+
+
+class Enlarged:
+    """An enlargement by 2.
+
+    Args:
+        stream: gives it.
+        most: rows that it takes at a time: a wide strip has few.
+    """
+
+    def __init__(self, stream: Stream, most: int) -> None:
+        self._stream, self._most = stream, most
+
+    def push(self, rows: Tensor, last: bool) -> Parts:
+        """See `Flow`."""
+        for part, end in _pieces(rows, self._most, last):
+            found = self._stream.push(part, end)
+            if found is not None:
+                yield found, end
+            del found
 
 
 class Merged:
@@ -101,6 +135,8 @@ class Merged:
 
     Args:
         enlarged: the enlargement.
+        most: rows that it takes at a time.
+        share: rows of the result that are made at a time, a multiple of `align`: so many, as each time more are read.
         height: of the picture before it.
         merge: takes rows of the enlargement, the same rows of the picture brought to its size, and which are wanted;
             called with blocks of columns, of which it may give the outermost wrong.
@@ -112,39 +148,55 @@ class Merged:
     def __init__(
         self,
         enlarged: Stream,
+        most: int,
+        share: int,
         height: int,
         merge: Callable[[Rows, Tensor, slice], Tensor],
         needs: Callable[[slice], slice],
         reach: int,
         align: int,
     ) -> None:
-        self._enlarged, self._merge, self._needs, self._reach, self._align = enlarged, merge, needs, reach, align
+        self._enlarged, self._most, self._share = enlarged, most, share
+        self._merge, self._needs, self._reach, self._align = merge, needs, reach, align
         self._before, self._now = _Window(height), _Window(2 * height)
         self._done = 0
 
-    def push(self, rows: Tensor, last: bool) -> Tensor | None:
-        """See `Stream`."""
-        self._before.add(rows)
-        found = self._enlarged.push(rows, last)
-        if found is not None:
-            self._now.add(found)
-        wanted = slice(self._done, self._ready())
-        if wanted.start >= wanted.stop:
-            return None
-        needed, size = self._needs(wanted), (self._now.height, 2 * rows.shape[3])
-        now, before = self._now.rows.part(needed), resample_rows(self._before.rows, size, needed, "bicubic")
-        result = now.new_empty(*now.shape[:2], wanted.stop - wanted.start, size[1])
-        for kept in bands(size[1], BLOCK):
-            seen = aligned(kept, size[1], self._reach, 1)
-            part = Rows(now[..., seen], needed.start, self._now.height, seen.start)
-            merged_part = self._merge(part, before[..., seen], wanted)
-            result[..., kept] = merged_part[..., kept.start - seen.start : kept.stop - seen.start]
+    def push(self, rows: Tensor, last: bool) -> Parts:
+        """See `Flow`."""
+        for part, end in _pieces(rows, self._most, last):
+            self._before.add(part)
+            found = self._enlarged.push(part, end)
+            if found is not None:
+                self._now.add(found)
+            del found
+            ready = self._ready()
+            while ready - self._done >= (1 if end else self._share):
+                wanted = slice(self._done, min(self._done + self._share, ready))
+                yield self._merged(wanted), wanted.stop == self._now.height
+
+    def _merged(self, wanted: slice) -> Tensor:
+        needed, width = self._needs(wanted), 2 * self._before.rows.width
+        now = self._now.rows.part(needed)
+        result = now.new_empty(*now.shape[:2], wanted.stop - wanted.start, width)
+        for kept in _columns(width, BLOCK, 2):
+            seen = aligned(kept, width, self._reach, 1)
+            block = Rows(now[..., seen], needed.start, self._now.height, seen.start)
+            source = self._columns_before(seen, width)
+            before = resample_rows(source, (self._now.height, width), needed, "bicubic", seen)
+            merged_block = self._merge(block, before, wanted)
+            result[..., kept] = merged_block[..., kept.start - seen.start : kept.stop - seen.start]
         self._done = wanted.stop
         if wanted.stop < self._now.height:
             needed = self._needs(slice(wanted.stop, wanted.stop + self._align))
             self._now.drop(needed.start)
             self._before.drop(self._source(needed).start)
         return result
+
+    def _columns_before(self, columns: slice, width: int) -> Rows:
+        """What some columns of the enlargement, `width` wide, are made of."""
+        before = self._before.rows
+        read = rows_for(before.width, width, columns, "bicubic")
+        return replace(before, pixels=before.pixels[..., read], left=read.start, whole_width=before.width)
 
     def _source(self, rows: slice) -> slice:
         return rows_for(self._before.height, self._now.height, rows, "bicubic")
@@ -160,53 +212,40 @@ class Merged:
         return end
 
 
-class Piecewise:
-    """A stream that takes about so many rows at a time, always as many: a thin strip is mostly kept rows.
+class _Window:
+    """The rows of a picture that are still needed, in memory that stays the same, or the heap gets gaps.
 
     Args:
-        stream: the stream.
-        rows: how many.
+        height: of the picture.
     """
 
-    def __init__(self, stream: Stream, rows: int) -> None:
-        self._stream, self._rows = stream, rows
-
-    def push(self, rows: Tensor, last: bool) -> Tensor | None:
-        """See `Stream`."""
-        found, count = [], rows.shape[2]
-        pieces = max(round(count / self._rows), 1)
-        for part in bands(count, math.ceil(count / pieces)):
-            piece = self._stream.push(rows[:, :, part], last and part.stop == count)
-            if piece is not None:
-                found.append(piece)
-        return torch.cat(found, 2) if found else None
-
-
-@dataclass
-class _Window:
-    """The rows of a picture that are still needed."""
-
-    height: int
-    rows: Rows = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.rows = Rows(torch.empty(0), 0, self.height)
+    def __init__(self, height: int) -> None:
+        self.height = height
+        self._memory = torch.empty(0)
+        self._start = self.stop = 0  # of the rows that are known
 
     @property
-    def stop(self) -> int:
-        """The end of those that are known."""
-        return self.rows.start + (self.rows.pixels.shape[2] if self.rows.pixels.ndim == 4 else 0)
+    def rows(self) -> Rows:
+        """Those that are known."""
+        return Rows(self._memory[:, :, : self.stop - self._start], self._start, self.height)
 
     def add(self, found: Tensor) -> None:
         """Takes the rows that follow."""
-        kept = self.rows.pixels
-        self.rows = Rows(torch.cat([kept, found], 2) if kept.ndim == 4 else found, self.rows.start, self.height)
+        kept, count = self.stop - self._start, found.shape[2]
+        if self._memory.ndim == 1 or self._memory.shape[2] < kept + count:
+            known = self._memory
+            self._memory = found.new_empty(*found.shape[:2], kept + count, found.shape[3])
+            if kept:
+                self._memory[:, :, :kept] = known[:, :, :kept]
+        self._memory[:, :, kept : kept + count] = found
+        self.stop += count
 
     def drop(self, start: int) -> None:
         """Forgets those above a row."""
-        if start > self.rows.start:
-            kept = self.rows.pixels[:, :, start - self.rows.start :].clone()  # a copy, which does not keep the rest
-            self.rows = Rows(kept, start, self.height)
+        if start > self._start:
+            kept = self.rows.part(slice(start, self.stop)).clone()
+            self._memory[:, :, : kept.shape[2]] = kept
+            self._start = start
 
 
 def stage_streams(
@@ -277,14 +316,14 @@ def run_in_columns(
         for number in range(B):
             one = slice(number, number + 1)
             for kept in columns:
-                read, stream = _column(stages, kept, H, W, side)
+                read, streams = _column(stages, kept, H, W, side)
                 to = slice(kept.start * scale, kept.stop * scale)
                 done = 0
                 for rows in bands(H, FIRST_ROWS):
-                    found = stream.push(image[one, :, rows, read], rows.stop == H)
-                    if found is not None:
+                    for found, _ in _flow(streams, image[one, :, rows, read], rows.stop == H):
                         result[one, :, done : done + found.shape[2], to] = found
                         done += found.shape[2]
+                        del found
                     progress.advance(rows.stop - rows.start)
                 if preview is not None:
                     if number == 0:
@@ -299,22 +338,42 @@ def _columns(width: int, most: int, align: int) -> list[slice]:
     return list(bands(width, step))
 
 
-def _column(stages: Sequence[StageStream], kept: slice, height: int, width: int, side: int) -> tuple[slice, Stream]:
-    """What must be read of the picture for a column of it, and the stages over that."""
+def _flow(streams: Sequence[tuple[Flow, slice]], rows: Tensor, last: bool) -> Parts:
+    """Rows through stages one after the other, of which columns are cut off, as the last one gives them."""
+    if not streams:
+        yield rows, last
+        return
+    stage, kept = streams[0]
+    for found, end in stage.push(rows, last):
+        yield from _flow(streams[1:], found[..., kept], end)
+        del found  # or it would be in memory beside the next ones
+
+
+def _pieces(rows: Tensor, most: int, last: bool) -> Parts:
+    """Rows in equal pieces of about so many; the last row by itself, as with it comes what the networks held back."""
+    count = rows.shape[2]
+    if last and count > 1:
+        yield from _pieces(rows[:, :, :-1], most, False)
+        yield rows[:, :, -1:], True
+        return
+    for part in bands(count, math.ceil(count / max(round(count / most), 1))):
+        yield rows[:, :, part], last
+
+
+def _column(
+    stages: Sequence[StageStream], kept: slice, height: int, width: int, side: int
+) -> tuple[slice, list[tuple[Flow, slice]]]:
+    """What must be read of the picture for a column of it, and what `_flow` takes."""
     scale = 2 ** len(stages)
     wanted = slice(kept.start * scale, kept.stop * scale)
-    streams: list[Stream] = []
+    streams: list[tuple[Flow, slice]] = []
     for stage in reversed(stages):
         scale //= 2
         before = slice(wanted.start // 2, -(-wanted.stop // 2))
-        read = aligned(before, width * scale, stage.margin, stage.align)
+        read = aligned(before, width * scale, stage.margin, math.lcm(stage.align, GRID))
         rows = max(side**2 // (read.stop - read.start), MINIMUM_ROWS)
         cut = slice(wanted.start - 2 * read.start, wanted.stop - 2 * read.start)
-        stream = stage.rows(height * scale, width * scale, read.start, rows)
-        streams = [stream, Local(partial(_cut, cut)), *streams]
+        share = 2 * scale * FIRST_ROWS
+        streams.insert(0, (stage.rows(height * scale, width * scale, read.start, rows, share), cut))
         wanted = read
-    return wanted, Chained(*streams)
-
-
-def _cut(columns: slice, rows: Tensor) -> Tensor:
-    return rows[..., columns]
+    return wanted, streams

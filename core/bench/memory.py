@@ -28,12 +28,14 @@ class Size:
     Attributes:
         side: of the result, pixels.
         seconds: of a run, the mean of several where they are short; the first is left out then.
+        yardstick: seconds of the smallest size in the same process, the mean of runs before and after.
         peak: bytes of the process at most.
         before: bytes of the process at most before the run, weights and libraries.
     """
 
     side: int
     seconds: float
+    yardstick: float
     peak: int
     before: int
 
@@ -69,21 +71,21 @@ def bench_memory(
     context = multiprocessing.get_context("spawn")
     for number, side in enumerate(sides, 1):
         with context.Pool(1) as pool:
-            found.append(pool.apply(_run, (str(device), str(model), side, torch.get_num_threads(), seconds)))
+            found.append(pool.apply(_run, (str(device), str(model), side, sides[0], torch.get_num_threads(), seconds)))
         on_round(number)
-    first = found[0]
-    rows = [["result", "seconds", "s / megapixel", "peak, MB", "beyond input and result, MB"]]
+    beside = f"× of {sides[0]}² beside it"
+    rows = [["result", "seconds", "s / megapixel", beside, "peak, MB", "beyond input and result, MB"]]
     figures: list[Figure] = []
     for size in found:
         each = size.seconds / (size.side**2 / 1e6)
+        growth = each / (size.yardstick / (sides[0] ** 2 / 1e6))
         memory = [f"{size.peak / 1e6:.0f}", f"{size.beyond / 1e6:.0f}"]
-        rows.append([f"{size.side}²", f"{size.seconds:.3g}", f"{each:.3g}", *memory])
+        rows.append([f"{size.side}²", f"{size.seconds:.3g}", f"{each:.3g}", f"{growth:.2f}", *memory])
         figures.append(Figure(f"{size.side}²", each, "s/MP", "lower"))
+        figures.append(Figure(f"{size.side}², {beside}", growth, "x", "lower"))
         figures.append(Figure(f"{size.side}², peak", size.peak / 1e6, "MB", "lower"))
         figures.append(Figure(f"{size.side}², beyond input and result", size.beyond / 1e6, "MB", "lower"))
-    last = found[-1]
-    growth = (last.seconds / last.side**2) / (first.seconds / first.side**2)
-    notes = [f"time for each pixel from {first.side}² to {last.side}²: {growth:.2f}x"]
+    notes = [f"{beside}: time for each pixel, of {sides[0]}² in the same process before and after"]
     return [Report("the chain ×8 as pictures grow, each in a process of its own", rows, notes, figures)]
 
 
@@ -97,18 +99,27 @@ def check_told(device: torch.device) -> None:
         raise ValueError("memory: this system does not tell how much memory a process has used")
 
 
-def _run(device_name: str, model: str, side: int, threads: int, least: float) -> Size:
+def _run(device_name: str, model: str, side: int, smallest: int, threads: int, least: float) -> Size:
     torch.set_num_threads(threads)
     device = torch.device(device_name)
     chain = Chain.from_pretrained(model).to(device)
     chain(sample(32, 32).to(device), 2)  # libraries are loaded, kernels chosen
     image = sample(side // SCALE, side // SCALE).to(device)
+    small = sample(smallest // SCALE, smallest // SCALE).to(device)
     before = peak_memory(device) or 0
+    yardsticks = [_seconds(chain, small, least / 2)]
+    seconds = _seconds(chain, image, least)
+    peak = peak_memory(device) or 0
+    yardsticks.append(_seconds(chain, small, least / 2))
+    return Size(side, seconds, sum(yardsticks) / len(yardsticks), peak, before)
+
+
+def _seconds(chain: Chain, image: torch.Tensor, least: float) -> float:
+    """Of a run, the mean of as many as take `least` seconds together, without the first one if there are others."""
     found: list[float] = []
     while not found or sum(found) < least:
         started = time.perf_counter()
         float(chain(image, SCALE)[0, 0, 0, 0])  # waits for a device that works ahead, and keeps no result
         found.append(time.perf_counter() - started)
     warm = found[1:] or found
-    seconds = sum(warm) / len(warm)
-    return Size(side, seconds, peak_memory(device) or 0, before)
+    return sum(warm) / len(warm)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from progressive_upsampling.core import chain as chain_module
 from progressive_upsampling.core import chain_stream
 from progressive_upsampling.core.chain import Chain, ChainConfig
-from progressive_upsampling.core.chain_stream import StageStream, run_in_columns, stage_streams
+from progressive_upsampling.core.chain_stream import Flow, Parts, StageStream, run_in_columns, stage_streams
 from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.preview import preview_of
 from progressive_upsampling.core.upsamplers import build_upsampler
@@ -109,6 +109,36 @@ def test_bfloat16_is_that_of_stage_after_stage(chain: Chain) -> None:
     found = run_in_columns(image, streams(chain, image), column=16, dtype="bf16")
     assert largest_difference(found, in_turn(chain, image, 2, "bf16")) < 1e-2
     assert found.dtype is torch.float32
+
+
+@pytest.mark.parametrize("settings", [{}, {"skip": 0.0, "fusion": False}])
+def test_no_stage_gives_more_than_its_share_at_a_time_not_even_the_last_rows(
+    chain: Chain, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[int, list[int]] = {}
+    rows_of = StageStream.rows
+
+    def watched(self: StageStream, height: int, *arguments: int) -> Flow:
+        flow, counts = rows_of(self, height, *arguments), given.setdefault(height, [])
+        push = flow.push
+
+        def counted(rows: Tensor, last: bool) -> Parts:
+            for found, end in push(rows, last):
+                counts.append(found.shape[2])
+                yield found, end
+
+        monkeypatch.setattr(flow, "push", counted)
+        return flow
+
+    monkeypatch.setattr(StageStream, "rows", watched)
+    monkeypatch.setattr(chain_stream, "FIRST_ROWS", 4)
+    image = picture(61, 16)
+    found = run_in_columns(image, streams(chain, image, 3, **settings), tile=8, dtype="fp32")
+    assert largest_difference(found, in_turn(chain, image, 3, **settings)) < ROUNDING
+    held_back = 2 * chain.stage(1).upsampler.halo
+    for number, height in enumerate((61, 122, 244)):
+        assert sum(given[height]) == 2 * height
+        assert max(given[height]) <= (8 * 2**number if not settings else 2 * 8 + held_back)
 
 
 def test_every_image_of_a_batch_is_run(chain: Chain) -> None:

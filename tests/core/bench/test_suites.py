@@ -188,19 +188,61 @@ def test_the_memory_suite_runs_each_size_by_itself(
     chain.save(tmp_path / "small.safetensors")
     (report,) = bench_memory(CPU, tmp_path / "small.safetensors", sides=(64, 128), seconds=0.0)
     assert [row[0] for row in report.table[1:]] == ["64²", "128²"]
-    assert names([report]) >= {"64²", "128², peak", "128², beyond input and result"}
+    beside = "128², × of 64² beside it"
+    assert names([report]) >= {"64²", "128², peak", "128², beyond input and result", beside}
 
 
-def test_short_runs_are_repeated_and_the_first_is_left_out(
+class Clock:
+    """Tells times one after the other."""
+
+    def __init__(self, *times: float) -> None:
+        self.left = list(times)
+
+    def perf_counter(self) -> float:
+        return self.left.pop(0)
+
+
+def test_short_runs_are_repeated_and_the_first_is_left_out(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    for least, times, seconds in ((15.0, (0, 10, 20, 22, 30, 34), 3.0), (5.0, (0, 9), 9.0)):
+        clock = Clock(*times)
+        monkeypatch.setattr(memory, "time", clock)
+        assert memory._seconds(chain, sample(8, 8), least) == seconds
+        assert not clock.left
+
+
+def test_each_size_is_timed_between_runs_of_the_smallest(
     chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     chain.save(tmp_path / "small.safetensors")
-    for least, clock, seconds in ((15.0, (0, 10, 20, 22, 30, 34), 3.0), (5.0, (0, 9), 9.0)):
-        now = iter(clock)
-        monkeypatch.setattr(memory, "time", SimpleNamespace(perf_counter=lambda now=now: next(now)))
-        found = memory._run("cpu", str(tmp_path / "small.safetensors"), 64, torch.get_num_threads(), least)
-        assert found.seconds == seconds
-        assert next(now, None) is None
+    run: list[int] = []
+
+    def seconds(_: object, image: torch.Tensor, least: float) -> float:
+        run.append(memory.SCALE * image.shape[2])
+        return {16: 2.0, 64: 40.0}[run[-1]] + len(run) * 0.5
+
+    monkeypatch.setattr(memory, "_seconds", seconds)
+    found = memory._run("cpu", str(tmp_path / "small.safetensors"), 64, 16, torch.get_num_threads(), 1.0)
+    assert run == [16, 64, 16]
+    assert (found.seconds, found.yardstick) == (41.0, 3.0)
+
+
+def test_growth_is_of_the_time_for_each_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([Size(16, 1.0, 1.0, 2, 1), Size(64, 24.0, 1.25, 2, 1)])
+
+    class Pool:
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def apply(self, *_: object) -> Size:
+            return next(sizes)
+
+    context = SimpleNamespace(Pool=lambda count: Pool())
+    monkeypatch.setattr(memory.multiprocessing, "get_context", lambda method: context)
+    (report,) = bench_memory(CPU, "any", sides=(16, 64))
+    growth = {figure.name: figure.value for figure in report.figures if "beside" in figure.name}
+    assert growth == {"16², × of 16² beside it": pytest.approx(1.0), "64², × of 16² beside it": pytest.approx(1.2)}
 
 
 def test_a_result_is_not_kept_while_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,12 +259,12 @@ def test_a_result_is_not_kept_while_the_next_is_made(monkeypatch: pytest.MonkeyP
             return result
 
     monkeypatch.setattr(memory.Chain, "from_pretrained", lambda model: Fake())
-    memory._run("cpu", "fake", 64, torch.get_num_threads(), 0.01)
+    memory._run("cpu", "fake", 64, 64, torch.get_num_threads(), 0.01)
     assert len(made) > 3
 
 
 def test_memory_beyond_input_and_result_leaves_both_out() -> None:
-    size = Size(side=80, seconds=1, peak=1_000_000, before=300_000)
+    size = Size(side=80, seconds=1, yardstick=1, peak=1_000_000, before=300_000)
     assert size.beyond == 1_000_000 - 300_000 - 12 * (80 * 80 + 10 * 10)
 
 
