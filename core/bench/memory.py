@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..chain import Chain
+from ..progress import OnStep
 from ..train.hardware import peak_memory
 from .pictures import sample
 from .report import Figure, Report
@@ -18,7 +19,8 @@ from .report import Figure, Report
 SIDES = (1024, 2048, 4096, 8192)  # of the results: 1, 4, 16 and 64 megapixels
 SCALE = 8
 FLOAT = 4  # bytes
-SECONDS = 15.0  # that each size is run for at least: on a machine that is shared, small and large meet the same
+SECONDS = 15.0  # that each size is run for at least
+EVERY = 2.0  # seconds after which the smallest size is run again: on a shared machine both meet the same
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Size:
 
     Attributes:
         side: of the result, pixels.
-        seconds: of a run, the mean of several where they are short; the first is left out then.
-        yardstick: seconds of the smallest size in the same process, the mean of runs before and after.
+        seconds: of a run, the mean of several where they are short; the first one is left out.
+        yardstick: seconds of the smallest size, the mean of runs that were made meanwhile.
         peak: bytes of the process at most.
         before: bytes of the process at most before the run, weights and libraries.
     """
@@ -85,7 +87,7 @@ def bench_memory(
         figures.append(Figure(f"{size.side}², {beside}", growth, "x", "lower"))
         figures.append(Figure(f"{size.side}², peak", size.peak / 1e6, "MB", "lower"))
         figures.append(Figure(f"{size.side}², beyond input and result", size.beyond / 1e6, "MB", "lower"))
-    notes = [f"{beside}: time for each pixel, of {sides[0]}² in the same process before and after"]
+    notes = [f"{beside}: time for each pixel; {sides[0]}² was run every {EVERY:g} s while the other was"]
     return [Report("the chain ×8 as pictures grow, each in a process of its own", rows, notes, figures)]
 
 
@@ -107,19 +109,38 @@ def _run(device_name: str, model: str, side: int, smallest: int, threads: int, l
     image = sample(side // SCALE, side // SCALE).to(device)
     small = sample(smallest // SCALE, smallest // SCALE).to(device)
     before = peak_memory(device) or 0
-    yardsticks = [_seconds(chain, small, least / 2)]
-    seconds = _seconds(chain, image, least)
-    peak = peak_memory(device) or 0
-    yardsticks.append(_seconds(chain, small, least / 2))
-    return Size(side, seconds, sum(yardsticks) / len(yardsticks), peak, before)
+    _seconds(chain, image)
+    peak = peak_memory(device) or 0  # before others run inside
+    return Size(side, *_by_turns(chain, image, small, least), peak, before)
 
 
-def _seconds(chain: Chain, image: torch.Tensor, least: float) -> float:
-    """Of a run, the mean of as many as take `least` seconds together, without the first one if there are others."""
-    found: list[float] = []
-    while not found or sum(found) < least:
-        started = time.perf_counter()
-        float(chain(image, SCALE)[0, 0, 0, 0])  # waits for a device that works ahead, and keeps no result
-        found.append(time.perf_counter() - started)
-    warm = found[1:] or found
-    return sum(warm) / len(warm)
+def _by_turns(chain: Chain, image: torch.Tensor, small: torch.Tensor, least: float) -> tuple[float, float]:
+    """Seconds of a run of each: those of the small one are made while the other is.
+
+    Args:
+        chain: what runs.
+        image: is run until `least` seconds are over, once at least.
+        small: is run every EVERY seconds.
+        least: seconds.
+    """
+    times: list[float] = []
+    runs, started = 0, time.perf_counter()
+    mark = started
+
+    def turn(*_: object) -> None:
+        nonlocal mark
+        if time.perf_counter() - mark >= EVERY:
+            times.append(_seconds(chain, small))
+            mark = time.perf_counter()
+
+    while runs == 0 or time.perf_counter() - started < least:
+        _seconds(chain, image, turn)
+        runs += 1
+    seconds = (time.perf_counter() - started - sum(times)) / runs
+    return seconds, sum(times) / len(times) if times else _seconds(chain, small)
+
+
+def _seconds(chain: Chain, image: torch.Tensor, on_step: OnStep | None = None) -> float:
+    started = time.perf_counter()
+    float(chain(image, SCALE, on_step=on_step)[0, 0, 0, 0])  # waits for a device that works ahead, keeps no result
+    return time.perf_counter() - started

@@ -5,6 +5,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from progressive_upsampling.core.bench.tiles import bench_tiling
 from progressive_upsampling.core.chain import Chain
 from progressive_upsampling.core.layout import rgb_to_ycbcr, ycbcr_to_rgb
 from progressive_upsampling.core.pictures import write_picture
+from progressive_upsampling.core.progress import OnStep
 from progressive_upsampling.core.resample import resample
 
 from ..tiny import largest_difference, picture, random_chain, randomised
@@ -193,37 +195,51 @@ def test_the_memory_suite_runs_each_size_by_itself(
 
 
 class Clock:
-    """Tells times one after the other."""
+    """What takes time, and tells it."""
 
-    def __init__(self, *times: float) -> None:
-        self.left = list(times)
+    def __init__(self) -> None:
+        self.now = 0.0
 
     def perf_counter(self) -> float:
-        return self.left.pop(0)
+        return self.now
 
 
-def test_short_runs_are_repeated_and_the_first_is_left_out(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    for least, times, seconds in ((15.0, (0, 10, 20, 22, 30, 34), 3.0), (5.0, (0, 9), 9.0)):
-        clock = Clock(*times)
-        monkeypatch.setattr(memory, "time", clock)
-        assert memory._seconds(chain, sample(8, 8), least) == seconds
-        assert not clock.left
+@pytest.mark.parametrize(("least", "runs", "yardsticks"), [(1.0, 1, 2), (24.0, 2, 5)])
+def test_the_smallest_size_is_run_while_the_others_are(
+    monkeypatch: pytest.MonkeyPatch, least: float, runs: int, yardsticks: int
+) -> None:
+    clock, run = Clock(), []
+    monkeypatch.setattr(memory, "time", clock)
+
+    def chain(image: torch.Tensor, scale: int, on_step: OnStep | None = None) -> torch.Tensor:
+        run.append(image.shape[2])
+        if on_step is None:
+            clock.now += 3.0
+        else:
+            for step in range(5):
+                clock.now += 1.0
+                on_step(step + 1, 5, None)
+        return torch.zeros(1, 3, 1, 1)
+
+    found = memory._by_turns(cast(Chain, chain), sample(64, 64), sample(8, 8), least)
+    assert found == (5.0, 3.0)
+    assert (run.count(64), run.count(8)) == (runs, yardsticks)
 
 
-def test_each_size_is_timed_between_runs_of_the_smallest(
+def test_a_size_that_is_done_at_once_is_measured_beside_the_smallest_too(chain: Chain) -> None:
+    seconds, yardstick = memory._by_turns(chain, sample(16, 16), sample(8, 8), 0.0)
+    assert seconds > 0 and yardstick > 0
+
+
+def test_peaks_are_those_of_a_run_without_others_inside(
     chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     chain.save(tmp_path / "small.safetensors")
-    run: list[int] = []
-
-    def seconds(_: object, image: torch.Tensor, least: float) -> float:
-        run.append(memory.SCALE * image.shape[2])
-        return {16: 2.0, 64: 40.0}[run[-1]] + len(run) * 0.5
-
-    monkeypatch.setattr(memory, "_seconds", seconds)
-    found = memory._run("cpu", str(tmp_path / "small.safetensors"), 64, 16, torch.get_num_threads(), 1.0)
-    assert run == [16, 64, 16]
-    assert (found.seconds, found.yardstick) == (41.0, 3.0)
+    told = iter([100, 250, 900])
+    monkeypatch.setattr(memory, "peak_memory", lambda device: next(told))
+    monkeypatch.setattr(memory, "_by_turns", lambda *_: (next(told) / 900, 2.0))
+    found = memory._run("cpu", str(tmp_path / "small.safetensors"), 64, 16, torch.get_num_threads(), 0.0)
+    assert (found.seconds, found.yardstick, found.peak, found.before) == (1.0, 2.0, 250, 100)
 
 
 def test_growth_is_of_the_time_for_each_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +268,7 @@ def test_a_result_is_not_kept_while_the_next_is_made(monkeypatch: pytest.MonkeyP
         def to(self, device: torch.device) -> Fake:
             return self
 
-        def __call__(self, image: torch.Tensor, scale: int) -> torch.Tensor:
+        def __call__(self, image: torch.Tensor, scale: int, on_step: OnStep | None = None) -> torch.Tensor:
             assert not any(result() is not None for result in made)
             result = torch.zeros(1, 3, 8, 8)
             made.append(weakref.ref(result))
