@@ -31,7 +31,8 @@ from .upsamplers import EDSR
 COLUMN = 1024  # pixels before the last upsampler that are kept of a column: a wider one takes as long and more memory
 GRID = 16  # pixels: convolutions take up to a tenth longer at a width that is no multiple
 BLOCK = 1024  # columns that are merged at a time: what lies between the steps stays in the caches
-FIRST_ROWS = 16  # of the picture at a time: what they become is in memory
+FIRST_ROWS = 64  # of the picture that the first stage takes at a time
+SHARE = 128  # rows of a stage's result that are made at a time: so many, as each time some more are read
 
 
 Parts = Iterator[tuple[Tensor, bool]]  # rows, part by part, and whether they are the last ones of their picture
@@ -310,7 +311,7 @@ def run_in_columns(
     most = max(2 * (COLUMN if column is None else column) // scale, 1)
     columns = _columns(W, most, math.lcm(*(stage.align for stage in stages)))
     result = image.new_empty(B, 3, H * scale, W * scale)
-    progress = Progress(on_step, B * len(columns) * H)
+    progress = Progress(on_step, B * len(columns) * H * scale)
     preview = GrowingPreview(image, (H * scale, W * scale)) if progress.watched else None
     with torch.no_grad(), autocast(image.device, resolve_dtype(dtype, image.device)):
         for number in range(B):
@@ -323,8 +324,8 @@ def run_in_columns(
                     for found, _ in _flow(streams, image[one, :, rows, read], rows.stop == H):
                         result[one, :, done : done + found.shape[2], to] = found
                         done += found.shape[2]
+                        progress.advance(found.shape[2])
                         del found
-                    progress.advance(rows.stop - rows.start)
                 if preview is not None:
                     if number == 0:
                         preview.add(result, to)
@@ -373,7 +374,6 @@ def _column(
         read = aligned(before, width * scale, stage.margin, math.lcm(stage.align, GRID))
         rows = max(side**2 // (read.stop - read.start), MINIMUM_ROWS)
         cut = slice(wanted.start - 2 * read.start, wanted.stop - 2 * read.start)
-        share = 2 * scale * FIRST_ROWS
-        streams.insert(0, (stage.rows(height * scale, width * scale, read.start, rows, share), cut))
+        streams.insert(0, (stage.rows(height * scale, width * scale, read.start, rows, SHARE), cut))
         wanted = read
     return wanted, streams
