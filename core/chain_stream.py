@@ -351,13 +351,13 @@ def _flow(streams: Sequence[tuple[Flow, slice]], rows: Tensor, last: bool) -> Pa
 
 
 def _pieces(rows: Tensor, most: int, last: bool) -> Parts:
-    """Rows in equal pieces of about so many; the last row by itself, as with it comes what the networks held back."""
+    """Rows in equal pieces of so many at most; the last row by itself, as with it comes what the networks held back."""
     count = rows.shape[2]
     if last and count > 1:
         yield from _pieces(rows[:, :, :-1], most, False)
         yield rows[:, :, -1:], True
         return
-    for part in bands(count, math.ceil(count / max(round(count / most), 1))):
+    for part in bands(count, math.ceil(count / math.ceil(count / most))):
         yield rows[:, :, part], last
 
 
