@@ -1,9 +1,9 @@
 """All stages of the chain at once, over a picture too large for every stage to leave a whole one to the next.
 
-The picture is run in columns, each from the top down, and of a column a strip of rows at a time. What a strip of the
-first stage gives goes straight into the second, and so on: beside the picture and the result a few strips are in
-memory, whatever the size. A column begins so far to the left and ends so far to the right of what is kept of it that
-its values are those of the whole picture.
+The picture is run in columns, each from the top down, and of a column a strip of rows at a time. What the first stage
+gives goes straight into the second, and so on: beside the picture and the result a few strips are in memory, whatever
+the size. A column begins so far to the left and ends so far to the right of what is kept of it that its values are
+those of the whole picture.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ from .upsamplers import EDSR
 COLUMN = 1024  # pixels before the last upsampler that are kept of a column: a wider one takes as long and more memory
 GRID = 16  # pixels: convolutions take up to a tenth longer at a width that is no multiple
 BLOCK = 1024  # columns that are merged at a time: what lies between the steps stays in the caches
-FIRST_ROWS = 64  # of the picture that the first stage takes at a time
+FIRST_ROWS = 64  # of the picture that are taken at a time
 SHARE = 128  # rows of a stage's result that are made at a time: so many, as each time some more are read
-
 
 Parts = Iterator[tuple[Tensor, bool]]  # rows, part by part, and whether they are the last ones of their picture
 
 
 class Flow(Protocol):
-    """A stage over rows that come from the top down. It gives its result part by part, as the next one can take it:
-    what it held back until the last rows came may be far more than a strip."""
+    """A stage over rows that come from the top down.
+
+    It gives its result part by part, as the next one takes it: with the last rows comes all that it held back, which
+    may be far more than a strip.
+    """
 
     def push(self, rows: Tensor, last: bool) -> Parts:
         """Takes the next rows, [1, 3, rows, W]; all that is given must be taken before the next ones come."""
@@ -91,7 +93,7 @@ class StageStream:
             height, width: of the picture.
             left: its first column that is given.
             most: rows that the network runs at a time.
-            share: rows of the enlargement that are merged at a time, even.
+            share: rows of the result that are merged at a time, at most; even.
         """
         stream = enlarged_rows(self.network, height)
         if not self.fusion and not any(self.skip):
@@ -137,7 +139,7 @@ class Merged:
     Args:
         enlarged: the enlargement.
         most: rows that it takes at a time.
-        share: rows of the result that are made at a time, a multiple of `align`: so many, as each time more are read.
+        share: rows of the result that are made at a time, at most; a multiple of `align`.
         height: of the picture before it.
         merge: takes rows of the enlargement, the same rows of the picture brought to its size, and which are wanted;
             called with blocks of columns, of which it may give the outermost wrong.
