@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from progressive_upsampling.core import chain as chain_module
 from progressive_upsampling.core import chain_stream
 from progressive_upsampling.core.chain import Chain, ChainConfig
-from progressive_upsampling.core.chain_stream import Flow, Parts, StageStream, run_in_columns, stage_streams
+from progressive_upsampling.core.chain_stream import Flow, Merged, Parts, StageStream, run_in_columns, stage_streams
 from progressive_upsampling.core.denoiser import DenoiserConfig
 from progressive_upsampling.core.preview import preview_of
 from progressive_upsampling.core.upsamplers import build_upsampler
@@ -58,6 +58,11 @@ def in_turn(
     return image
 
 
+@pytest.fixture(autouse=True)
+def no_more_margin_than_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain_stream, "GRID", 1)
+
+
 @pytest.mark.parametrize("column", [8, 24, 40, 1 << 12])
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (61, 3), (33, 47), (70, 30), (3, 501)])
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -67,6 +72,22 @@ def test_columns_give_what_stage_after_stage_does(
     image = picture(*size)
     found = run_in_columns(image, streams(chain, image, stages), column=column, tile=16, dtype="fp32")
     assert largest_difference(found, in_turn(chain, image, stages)) < ROUNDING
+
+
+@pytest.mark.parametrize("grid", [4, 16])
+def test_columns_that_begin_on_a_grid_give_the_same(chain: Chain, grid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain_stream, "GRID", grid)
+    image, widths = picture(9, 160), []  # itself a multiple
+    push = Merged.push
+
+    def watched(self: Merged, rows: Tensor, last: bool) -> Parts:
+        widths.append(rows.shape[3])
+        return push(self, rows, last)
+
+    monkeypatch.setattr(Merged, "push", watched)
+    found = run_in_columns(image, streams(chain, image, 3), column=64, dtype="fp32")
+    assert largest_difference(found, in_turn(chain, image, 3)) < ROUNDING
+    assert widths and not any(width % grid for width in widths)
 
 
 @pytest.mark.parametrize("block", [2, 14, 50])
