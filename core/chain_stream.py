@@ -32,7 +32,7 @@ COLUMN = 1024  # pixels before the last upsampler that are kept of a column: a w
 GRID = 16  # pixels: convolutions take up to a tenth longer at a width that is no multiple
 BLOCK = 1024  # columns that are merged at a time: what lies between the steps stays in the caches
 FIRST_ROWS = 64  # of the picture that are taken at a time
-SHARE = 128  # rows of a stage's result that are made at a time: so many, as each time some more are read
+SHARE = 128  # rows of a stage's result that are merged at a time: even, and so many, as each time more are read
 
 Parts = Iterator[tuple[Tensor, bool]]  # rows, part by part, and whether they are the last ones of their picture
 
@@ -86,14 +86,13 @@ class StageStream:
             reach += max(middle - read.start, read.stop - middle)
         return reach
 
-    def rows(self, height: int, width: int, left: int, most: int, share: int) -> Flow:
+    def rows(self, height: int, width: int, left: int, most: int) -> Flow:
         """The stage over rows of a picture.
 
         Args:
             height, width: of the picture.
             left: its first column that is given.
             most: rows that the network runs at a time.
-            share: rows of the result that are merged at a time, at most; even.
         """
         stream = enlarged_rows(self.network, height)
         if not self.fusion and not any(self.skip):
@@ -110,7 +109,7 @@ class StageStream:
             return rows_to_weigh(2 * height, len(self.skip), rows)
 
         reach = math.ceil(self.reach / 2) * 2  # as columns, blocks begin at even pixels
-        return Merged(stream, most, share, height, merge, needs, reach, net.align if self.fusion else 1)
+        return Merged(stream, most, height, merge, needs, reach, net.align if self.fusion else 1)
 
 
 class Enlarged:
@@ -139,7 +138,6 @@ class Merged:
     Args:
         enlarged: the enlargement.
         most: rows that it takes at a time.
-        share: rows of the result that are made at a time, at most; a multiple of `align`.
         height: of the picture before it.
         merge: takes rows of the enlargement, the same rows of the picture brought to its size, and which are wanted;
             called with blocks of columns, of which it may give the outermost wrong.
@@ -152,14 +150,13 @@ class Merged:
         self,
         enlarged: Stream,
         most: int,
-        share: int,
         height: int,
         merge: Callable[[Rows, Tensor, slice], Tensor],
         needs: Callable[[slice], slice],
         reach: int,
         align: int,
     ) -> None:
-        self._enlarged, self._most, self._share = enlarged, most, share
+        self._enlarged, self._most = enlarged, most
         self._merge, self._needs, self._reach, self._align = merge, needs, reach, align
         self._before, self._now = _Window(height), _Window(2 * height)
         self._done = 0
@@ -173,8 +170,8 @@ class Merged:
                 self._now.add(found)
             del found
             ready = self._ready()
-            while ready - self._done >= (1 if end else self._share):
-                wanted = slice(self._done, min(self._done + self._share, ready))
+            while ready - self._done >= (1 if end else SHARE):
+                wanted = slice(self._done, min(self._done + SHARE, ready))
                 yield self._merged(wanted), wanted.stop == self._now.height
 
     def _merged(self, wanted: slice) -> Tensor:
@@ -376,6 +373,6 @@ def _column(
         read = aligned(before, width * scale, stage.margin, math.lcm(stage.align, GRID))
         rows = max(side**2 // (read.stop - read.start), MINIMUM_ROWS)
         cut = slice(wanted.start - 2 * read.start, wanted.stop - 2 * read.start)
-        streams.insert(0, (stage.rows(height * scale, width * scale, read.start, rows, SHARE), cut))
+        streams.insert(0, (stage.rows(height * scale, width * scale, read.start, rows), cut))
         wanted = read
     return wanted, streams
