@@ -182,7 +182,7 @@ class Merged:
             seen = aligned(kept, width, self._reach, 1)
             block = Rows(now[..., seen], needed.start, self._now.height, seen.start)
             source = self._columns_before(seen, width)
-            before = resample_rows(source, (self._now.height, width), needed, "bicubic", seen)
+            before = resample_rows(source, (self._now.height, width), needed, "bicubic", seen).clamp_(0, 1)
             merged_block = self._merge(block, before, wanted)
             result[..., kept] = merged_block[..., kept.start - seen.start : kept.stop - seen.start]
         self._done = wanted.stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from .checks import check_integer
 from .noise import softplus_inverse
+from .precision import autocast_dtype
 
 _DETAIL = 0.04  # usual RMS error of an upsampled picture: brings differences to the size of the other inputs
 _PRIOR = 5.0  # 1 / (1 + e^-5 + e^-10 + …) > 0.99: at birth the finest image wins, and gradients still flow
@@ -59,19 +61,20 @@ class DynamicWeights(nn.Module):
         super().__init__()
         self.config = config or DynamicWeightsConfig()
         width = self.config.width
-        self.own = nn.Conv2d(7, width, 3, padding=1)
-        # Together one convolution of [own, context], the second half of it done once for all images.
-        self.joint = nn.Conv2d(width, width, 3, padding=1)
-        self.context = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        # Parameters alone: see `_of_all`.
+        self.own = nn.Conv2d(7, width, 3)
+        self.joint = nn.Conv2d(width, width, 3)
+        self.context = nn.Conv2d(width, width, 3, bias=False)
         self.last = nn.Conv2d(width, 1, 1, bias=False)  # a bias would add the same to all logits
         nn.init.zeros_(self.last.weight)  # zero-init: at birth the weights are the prior's
         self.prior = nn.Parameter(torch.tensor(softplus_inverse(_PRIOR)))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Weights of images of one size.
 
         Args:
-            images: `[B, N, 3, H, W]`, N >= 2, coarse to fine, 0..1.
+            images: `[B, N, 3, H, W]`, N >= 2, coarse to fine, 0..1; or N images `[B, 3, H, W]`, which need not be put
+                together.
 
         Returns:
             `[B, N, H, W]`, float32 (float64 for float64), >= 0, of sum 1 over N.
@@ -79,38 +82,69 @@ class DynamicWeights(nn.Module):
         Raises:
             ValueError: another shape.
         """
-        if images.ndim != 5 or images.shape[1] < 2 or images.shape[2] != 3:
-            raise ValueError(f"images: expected [B, N >= 2, 3, H, W], got {tuple(images.shape)}")
-        _, N, _, H, W = images.shape
-        planes = self._planes(images).to(self.last.weight.dtype).contiguous(memory_format=torch.channels_last)
-        own = F.relu(self.own(planes), inplace=True)
-        mean = _mean(own.unflatten(0, (-1, N)), 1)
-        joint = self.joint(own)
-        joint.unflatten(0, (-1, N)).add_(self.context(mean).unsqueeze(1))
-        logits = self.last(F.relu(joint, inplace=True))
-        dtype = torch.promote_types(images.dtype, torch.float32)
-        logits = rearrange(logits.to(dtype), "(b n) 1 h w -> b n h w", n=N)
-        logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)[..., :H, :W]
-        levels = torch.arange(N - 1, -1, -1, device=images.device, dtype=dtype)
-        prior = -levels * F.softplus(self.prior.to(dtype))
-        return torch.softmax(logits + prior[:, None, None], dim=1)
+        images = _separate(images)
+        N, H, W = len(images), *images[0].shape[2:]
+        dtype = torch.promote_types(images[0].dtype, torch.float32)
+        planes = self._planes([image.to(dtype) for image in images])
+        format_ = autocast_dtype(planes.device) or self.last.weight.dtype  # of the convolutions: one copy does for both
+        planes = planes.to(format_, memory_format=torch.channels_last)
+        # One convolution over the channels of all images: the zeros between them take less time than so narrow ones.
+        alone = torch.eye(N, device=planes.device)
+        together = torch.full_like(alone, 1 / N)
+        own = F.relu(F.conv2d(planes, *_of_all(self.own, alone), padding=1), inplace=True)
+        weight, bias = _of_all(self.joint, alone)
+        context, _ = _of_all(self.context, together)
+        joint = F.relu(F.conv2d(own, weight + context, bias, padding=1), inplace=True)
+        logits = F.conv2d(joint, *_of_all(self.last, alone)).to(dtype, memory_format=torch.contiguous_format)
+        levels = torch.arange(N - 1, -1, -1, device=logits.device, dtype=dtype)
+        logits = logits - (levels * F.softplus(self.prior.to(dtype)))[:, None, None]
+        logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+        return torch.softmax(logits[..., :H, :W], dim=1)
 
     @staticmethod
-    def _planes(images: Tensor) -> Tensor:
-        # [B·N, 7, H/2, W/2]: the image, its difference from the finest, the contrast lost by halving.
+    def _planes(images: Sequence[Tensor]) -> Tensor:
+        # [B, 7·N, H/2, W/2]: each image, its difference from the finest, the contrast lost by halving.
         # Full precision even under autocast: the differences between the images are small.
-        images = images.to(torch.promote_types(images.dtype, torch.float32))
-        N, H, W = images.shape[1], images.shape[3], images.shape[4]
-        even = images.flatten(0, 1)
-        if H % 2 or W % 2:
-            even = F.pad(even, (0, W % 2, 0, H % 2), mode="replicate")
-        rows = even[..., 0::2, :] + even[..., 1::2, :]  # pooling and `pixel_unshuffle` take several times as long
-        mean = (rows[..., 0::2] + rows[..., 1::2]) * 0.25
-        finest = mean[N - 1 :: N].repeat_interleave(N, dim=0)
-        luma = _mean(even, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
-        cells = rearrange(luma, "b h i w j -> b (i j) h w")
-        contrast = _mean((cells - _mean(cells, 1).unsqueeze(1)).abs(), 1).unsqueeze(1)
-        return torch.cat([mean - 0.5, (mean - finest) / _DETAIL, contrast / _DETAIL], dim=1)
+        halved = [_halved(image) for image in images]
+        finest, _ = halved[-1]
+        planes: list[Tensor] = []
+        for mean, contrast in halved:
+            planes += [mean - 0.5, (mean - finest) / _DETAIL, contrast / _DETAIL]
+        return torch.cat(planes, dim=1)
+
+
+def _of_all(layer: nn.Conv2d, mixing: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of one convolution over the channels of N images, one image after the other.
+
+    Args:
+        layer: of the channels of one image.
+        mixing: `[N, N]`, how much each image is given of what the layer makes of each.
+    """
+    mixing = mixing.to(layer.weight)[:, None, :, None, None, None]
+    weight = (mixing * layer.weight[:, None]).flatten(2, 3).flatten(0, 1)
+    return weight, None if layer.bias is None else layer.bias.repeat(len(mixing))
+
+
+def _halved(image: Tensor) -> tuple[Tensor, Tensor]:
+    """The means of 2×2 pixels, `[B, 3, H/2, W/2]`, and how far luma is from them, `[B, 1, H/2, W/2]`."""
+    H, W = image.shape[2:]
+    if H % 2 or W % 2:
+        image = F.pad(image, (0, W % 2, 0, H % 2), mode="replicate")
+    rows = image[..., 0::2, :] + image[..., 1::2, :]  # pooling and `pixel_unshuffle` take several times as long
+    mean = (rows[..., 0::2] + rows[..., 1::2]) * 0.25
+    luma = _mean(image, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+    cells = rearrange(luma, "b h i w j -> b (i j) h w")
+    return mean, _mean((cells - _mean(cells, 1).unsqueeze(1)).abs(), 1).unsqueeze(1)
+
+
+def _separate(images: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    if isinstance(images, Tensor) and images.ndim != 5:
+        raise ValueError(f"images: expected [B, N >= 2, 3, H, W], got {tuple(images.shape)}")
+    found = images.unbind(1) if isinstance(images, Tensor) else tuple(images)
+    shapes = [tuple(image.shape) for image in found]
+    if len(found) < 2 or len(shapes[0]) != 4 or shapes[0][1] != 3 or len(set(shapes)) > 1:
+        raise ValueError(f"images: expected N >= 2 of one size [B, 3, H, W], got {shapes}")
+    return found
 
 
 def _mean(planes: Tensor, dim: int) -> Tensor:

@@ -121,7 +121,7 @@ def blend(images: Sequence[Tensor], weights: Tensor) -> Tensor:
     result = last
     for i, image in enumerate(images[:-1]):
         check_interrupted()
-        result = result + weights[:, i : i + 1] * (image - last)
+        result = torch.addcmul(result, weights[:, i : i + 1], image - last)
     return result
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from .checks import check_size
@@ -62,7 +61,7 @@ def skip_in_bands(
         for rows in bands(H, max(band // (len(target) * W), 1)):
             read = rows_to_weigh(H, len(weights), rows)
             now = Rows(original.read(read), read.start, H)
-            target[:, :, rows] = skipped(now, rows_at(source, (H, W), read), weights, rows)
+            target[:, :, rows] = skipped(now, rows_at(source, (H, W), read).clamp(0, 1), weights, rows)
             if on_band is not None:
                 on_band(some.start * H + len(target) * rows.stop, B * H)
     return current
@@ -106,7 +105,7 @@ def fuse_in_bands(
         for rows in bands(H, max(band // (len(target) * W) // model.align, 1) * model.align):
             seen = aligned(rows, H, model.halo, model.align)
             scaled = [
-                original.read(seen) if shares_memory(image, out) else rows_at(image[some], (H, W), seen)
+                original.read(seen) if shares_memory(image, out) else rows_at(image[some], (H, W), seen).clamp(0, 1)
                 for image in images
             ]
             target[:, :, rows], weights = fused(scaled, model, seen, rows)
@@ -144,7 +143,7 @@ def merge_in_bands(
         for rows in bands(H, max(band // (len(target) * W) // model.align, 1) * model.align):
             read = rows_to_merge(H, weights, model, rows)
             now = Rows(original.read(read), read.start, H)
-            target[:, :, rows] = merged(now, rows_at(source, (H, W), read), weights, model, rows)
+            target[:, :, rows] = merged(now, rows_at(source, (H, W), read).clamp(0, 1), weights, model, rows)
             if on_band is not None:
                 on_band(some.start * H + len(target) * rows.stop, B * H)
     return current
@@ -161,7 +160,7 @@ def merged(now: Rows, before: Tensor, weights: Sequence[float], model: DynamicWe
 
     Args:
         now: of the current image, those of `rows_to_merge`; of columns of it, the outermost of the result are wrong.
-        before: the same rows of the previous image at this size, not clamped.
+        before: the same rows of the previous image at this size, in 0..1 again.
         weights, model: as there.
         rows: which are wanted, on the model's grid.
 
@@ -178,22 +177,22 @@ def skipped(now: Rows, before: Tensor, weights: Sequence[float], rows: slice) ->
 
     Args:
         now: of the current image, those of `rows_to_weigh`; of columns of it, the outermost of the result are wrong.
-        before: the same rows of the previous image at this size, not clamped.
+        before: the same rows of the previous image at this size, in 0..1 again.
         weights: as `skip_in_bands`.
         rows: which are wanted.
 
     Returns:
         `[B, C, rows, W]` in 0..1.
     """
-    change = replace(now, pixels=before.clamp(0, 1) - now.pixels)
-    return (now.part(rows) + weighed_rows(change, weights, rows)).clamp_(0, 1)
+    change = replace(now, pixels=before - now.pixels)
+    return weighed_rows(change, weights, rows).add_(now.part(rows)).clamp_(0, 1)
 
 
 def fused(scaled: Sequence[Tensor], model: DynamicWeights, seen: slice, rows: slice) -> tuple[Tensor, Tensor]:
     """Some rows of `core.fusion.fuse` in mode "learned", and their weights.
 
     Args:
-        scaled: rows of images of one size, `[B, 3, rows, W]`.
+        scaled: rows of images of one size, `[B, 3, rows, W]` in 0..1: bicubic overshoots at edges.
         model: weighs them.
         seen: which rows these are: at least the model's halo more than are wanted, on its grid.
         rows: which are wanted.
@@ -201,8 +200,6 @@ def fused(scaled: Sequence[Tensor], model: DynamicWeights, seen: slice, rows: sl
     Returns:
         `[B, 3, rows, W]` in 0..1 and `[B, N, rows, W]`.
     """
-    images = [image.clamp(0, 1) for image in scaled]  # bicubic overshoots at edges
-    weights = model(torch.stack(images, dim=1))
     kept = slice(rows.start - seen.start, rows.stop - seen.start)
-    weights = weights[:, :, kept]
-    return blend([image[:, :, kept] for image in images], weights).clamp_(0, 1), weights
+    weights = model(scaled)[:, :, kept]
+    return blend([image[:, :, kept] for image in scaled], weights).clamp_(0, 1), weights

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from .resample import resample
@@ -88,10 +89,17 @@ def weighed_rows(image: Rows, weights: Sequence[float | Tensor], rows: slice) ->
         list(zip(levels, levels[1:], weights, expanded, expanded[1:], strict=False))
     ):
         # w·(fine - up(coarse)) + up(result): one resampling of the difference does for both
-        rest = replace(coarse, pixels=result - weight * coarse.part(below), start=below.start)
+        rest = replace(coarse, pixels=_plus(result, -weight, coarse.part(below)), start=below.start)
         up = resample_rows(rest, (fine.height, fine.width), wanted, "bilinear", fine.columns)
-        result = weight * fine.part(wanted) + up
+        result = _plus(up, weight, fine.part(wanted))
     return result
+
+
+def _plus(image: Tensor, weight: float | Tensor, other: Tensor) -> Tensor:
+    """image + weight · other, in one pass where the weight is a number."""
+    if isinstance(weight, Tensor):
+        return image + weight * other
+    return torch.add(image, other, alpha=weight)
 
 
 def _halved(image: Rows) -> slice:

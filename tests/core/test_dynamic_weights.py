@@ -53,6 +53,11 @@ def test_weights_equal_a_plain_implementation(size: tuple[int, int], count: int)
         torch.testing.assert_close(result[i], _plain(model, images[i]), atol=1e-5, rtol=1e-4)
 
 
+def test_images_need_not_be_put_together() -> None:
+    model, images = _awake(), torch.rand(2, 3, 3, 9, 14)
+    assert torch.equal(model(list(images.unbind(1))), model(images))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_weights_sum_to_1_and_are_not_negative(size: tuple[int, int], count: int) -> None:
@@ -132,6 +137,12 @@ def test_the_model_learns_to_take_the_better_image() -> None:
 def test_wrong_shapes_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="images: expected"):
         DynamicWeights()(torch.rand(shape))
+
+
+@pytest.mark.parametrize("shapes", [[(1, 3, 4, 4)], [(3, 4, 4)] * 2, [(1, 3, 4, 4), (1, 3, 4, 5)], [(1, 4, 4, 4)] * 2])
+def test_images_that_are_not_alike_are_named(shapes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match="images: expected N >= 2 of one size"):
+        DynamicWeights()([torch.rand(shape) for shape in shapes])
 
 
 def test_config_names_the_wrong_field() -> None:

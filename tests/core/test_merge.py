@@ -7,7 +7,7 @@ import torch
 
 from progressive_upsampling.core.dynamic_weights import DynamicWeights
 from progressive_upsampling.core.fusion import fuse
-from progressive_upsampling.core.merge import fuse_in_bands, skip_in_bands
+from progressive_upsampling.core.merge import fuse_in_bands, merge_in_bands, skip_in_bands
 from progressive_upsampling.core.residual import skip
 
 from .tiny import picture, randomised
@@ -58,6 +58,18 @@ def test_the_previous_image_is_an_image_again_before_it_is_mixed_in() -> None:
     current, previous = picture(33, 47, seed=1).round(), picture(17, 24).round()  # bicubic overshoots at such edges
     whole = skip(current, previous, "weighted", weights=[0.3, 0.6])
     torch.testing.assert_close(skip_in_bands(current, previous, [0.3, 0.6]), whole, atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_so_it_is_before_it_is_fused() -> None:
+    current, previous = picture(33, 47, seed=1).round(), picture(17, 24).round()
+    model = randomised(DynamicWeights(), 0.3)
+    whole = fuse([previous, current], "learned", model=model).image
+    torch.testing.assert_close(fuse_in_bands([previous, current], model, current.clone()), whole, atol=2e-6, rtol=0)
+    kept = skip(current, previous, "weighted", weights=[0.3, 0.6])
+    both = fuse([previous, kept], "learned", model=model).image
+    merged = merge_in_bands(current.clone(), previous, [0.3, 0.6], model)
+    torch.testing.assert_close(merged, both, atol=2e-6, rtol=0)
 
 
 def test_every_band_is_reported() -> None:
