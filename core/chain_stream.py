@@ -31,8 +31,7 @@ from .upsamplers import EDSR
 COLUMN = 1024  # pixels before the last upsampler that are kept of a column: a wider one takes as long and more memory
 GRID = 16  # pixels: convolutions take up to a tenth longer at a width that is no multiple
 BLOCK = 1024  # columns that are merged at a time: what lies between the steps stays in the caches
-FIRST_ROWS = 64  # of the picture that are taken at a time
-SHARE = 128  # rows of a stage's result that are merged at a time: even, and so many, as each time more are read
+SHARE = 256  # rows of a stage's result that are merged at a time: even, and so many, as each time 30 more are read
 
 Parts = Iterator[tuple[Tensor, bool]]  # rows, part by part, and whether they are the last ones of their picture
 
@@ -319,12 +318,11 @@ def run_in_columns(
                 read, streams = _column(stages, kept, H, W, side)
                 to = slice(kept.start * scale, kept.stop * scale)
                 done = 0
-                for rows in bands(H, FIRST_ROWS):
-                    for found, _ in _flow(streams, image[one, :, rows, read], rows.stop == H):
-                        result[one, :, done : done + found.shape[2], to] = found
-                        done += found.shape[2]
-                        progress.advance(found.shape[2])
-                        del found
+                for found, _ in _flow(streams, image[one, :, :, read], True):
+                    result[one, :, done : done + found.shape[2], to] = found
+                    done += found.shape[2]
+                    progress.advance(found.shape[2])
+                    del found
                 if preview is not None:
                     if number == 0:
                         preview.add(result, to)

@@ -152,7 +152,6 @@ def test_no_stage_gives_more_than_its_share_at_a_time_not_even_the_last_rows(
         return flow
 
     monkeypatch.setattr(StageStream, "rows", watched)
-    monkeypatch.setattr(chain_stream, "FIRST_ROWS", 4)
     monkeypatch.setattr(chain_stream, "SHARE", 8)
     image = picture(61, 16)
     found = run_in_columns(image, streams(chain, image, 3, **settings), tile=8, dtype="fp32")
