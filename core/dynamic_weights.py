@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import check_integer
+from .interrupt import check_interrupted
 from .noise import softplus_inverse
 from .precision import autocast_dtype
 
@@ -61,7 +62,7 @@ class DynamicWeights(nn.Module):
         super().__init__()
         self.config = config or DynamicWeightsConfig()
         width = self.config.width
-        # Parameters alone: see `_of_all`.
+        # They hold the parameters: see `_over_all`.
         self.own = nn.Conv2d(7, width, 3)
         self.joint = nn.Conv2d(width, width, 3)
         self.context = nn.Conv2d(width, width, 3, bias=False)
@@ -88,14 +89,11 @@ class DynamicWeights(nn.Module):
         planes = self._planes([image.to(dtype) for image in images])
         format_ = autocast_dtype(planes.device) or self.last.weight.dtype  # of the convolutions: one copy does for both
         planes = planes.to(format_, memory_format=torch.channels_last)
-        # One convolution over the channels of all images: the zeros between them take less time than so narrow ones.
         alone = torch.eye(N, device=planes.device)
         together = torch.full_like(alone, 1 / N)
-        own = F.relu(F.conv2d(planes, *_of_all(self.own, alone), padding=1), inplace=True)
-        weight, bias = _of_all(self.joint, alone)
-        context, _ = _of_all(self.context, together)
-        joint = F.relu(F.conv2d(own, weight + context, bias, padding=1), inplace=True)
-        logits = F.conv2d(joint, *_of_all(self.last, alone)).to(dtype, memory_format=torch.contiguous_format)
+        own = F.relu(_over_all(planes, (self.own, alone)), inplace=True)
+        joint = F.relu(_over_all(own, (self.joint, alone), (self.context, together)), inplace=True)
+        logits = _over_all(joint, (self.last, alone)).to(dtype, memory_format=torch.contiguous_format)
         levels = torch.arange(N - 1, -1, -1, device=logits.device, dtype=dtype)
         logits = logits - (levels * F.softplus(self.prior.to(dtype)))[:, None, None]
         logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
@@ -113,16 +111,23 @@ class DynamicWeights(nn.Module):
         return torch.cat(planes, dim=1)
 
 
-def _of_all(layer: nn.Conv2d, mixing: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of one convolution over the channels of N images, one image after the other.
+def _over_all(planes: Tensor, *parts: tuple[nn.Conv2d, Tensor]) -> Tensor:
+    """Sums of convolutions as one, over the channels of N images: the zeros in it cost less than narrow ones.
 
     Args:
-        layer: of the channels of one image.
-        mixing: `[N, N]`, how much each image is given of what the layer makes of each.
+        planes: `[B, N·C, H, W]`, one image after the other.
+        parts: layers of the channels of one image, each with `[N, N]`: how much every image is given of what the
+            layer makes of every image.
     """
-    mixing = mixing.to(layer.weight)[:, None, :, None, None, None]
-    weight = (mixing * layer.weight[:, None]).flatten(2, 3).flatten(0, 1)
-    return weight, None if layer.bias is None else layer.bias.repeat(len(mixing))
+    check_interrupted()  # no hook of the layers is called
+    weights, biases = [], []
+    for layer, mixing in parts:
+        mixed = mixing.to(layer.weight)[:, None, :, None, None, None] * layer.weight[:, None]
+        weights.append(mixed.flatten(2, 3).flatten(0, 1))
+        if layer.bias is not None:
+            biases.append(layer.bias.repeat(len(mixing)))
+    bias = reduce(torch.add, biases) if biases else None
+    return F.conv2d(planes, reduce(torch.add, weights), bias, padding="same")
 
 
 def _halved(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,7 @@ def test_cancel_stops_a_node_in_its_middle(picture: Picture, chain: Any, node: A
     assert steps <= 3
 
 
-@pytest.mark.parametrize("part", ["upsampler", "denoiser", "weights"])
+@pytest.mark.parametrize("part", ["upsampler", "denoiser"])
 def test_cancel_stops_a_network_in_the_middle_of_its_only_tile(picture: Picture, chain: Any, part: str) -> None:
     first, *_, last = (m for m in getattr(chain.stages[0], part).modules() if not list(m.children()))
     ran: list[nn.Module] = []
@@ -103,6 +103,24 @@ def test_cancel_stops_a_network_in_the_middle_of_its_only_tile(picture: Picture,
     assert not ran
     assert not any(layer._forward_pre_hooks for layer in chain.modules())
     call(ProgressiveUpscale, image=picture(), model=chain, scale=2.0)  # usable at once
+
+
+def test_cancel_stops_the_fusion_in_the_middle_of_its_net(
+    picture: Picture, chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = chain.stages[0].weights
+    planes = weights._planes
+
+    def cancelled(images: Any) -> Any:
+        management.interrupt_current_processing()
+        return planes(images)
+
+    monkeypatch.setattr(weights, "_planes", cancelled)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            call(ProgressiveUpscale, image=picture(), model=chain, scale=2.0)
+    finally:
+        management.interrupt_current_processing(False)
 
 
 def test_cancel_stops_a_community_model_in_its_middle(picture: Picture) -> None:
