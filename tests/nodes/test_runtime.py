@@ -108,19 +108,25 @@ def test_cancel_stops_a_network_in_the_middle_of_its_only_tile(picture: Picture,
 def test_cancel_stops_the_fusion_in_the_middle_of_its_net(
     picture: Picture, chain: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = chain.stages[0].weights
-    planes = weights._planes
+    weights, ran = chain.stages[0].weights, []
+    planes, softmax = weights._planes, torch.softmax
 
     def cancelled(images: Any) -> Any:
         management.interrupt_current_processing()
         return planes(images)
 
+    def last(*arguments: Any, **options: Any) -> Any:
+        ran.append(last)
+        return softmax(*arguments, **options)
+
     monkeypatch.setattr(weights, "_planes", cancelled)
+    monkeypatch.setattr(torch, "softmax", last)
     try:
         with pytest.raises(management.InterruptProcessingException):
             call(ProgressiveUpscale, image=picture(), model=chain, scale=2.0)
     finally:
         management.interrupt_current_processing(False)
+    assert not ran
 
 
 def test_cancel_stops_a_community_model_in_its_middle(picture: Picture) -> None:
