@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .heap import give_back_free_memory
 from .merge import merged, rows_to_merge, skipped
 from .precision import autocast, resolve_dtype
 from .preview import GrowingPreview
@@ -174,6 +175,7 @@ class Merged:
                 yield self._merged(wanted), wanted.stop == self._now.height
 
     def _merged(self, wanted: slice) -> Tensor:
+        give_back_free_memory()  # strips leave gaps, and a share takes larger blocks than there are
         needed, width = self._needs(wanted), 2 * self._before.rows.width
         now = self._now.rows.part(needed)
         result = now.new_empty(*now.shape[:2], wanted.stop - wanted.start, width)
@@ -314,11 +316,11 @@ def run_in_columns(
     with torch.no_grad(), autocast(image.device, resolve_dtype(dtype, image.device)):
         for number in range(B):
             one = slice(number, number + 1)
-            for kept in columns:
-                read, streams = _column(stages, kept, H, W, side)
+            for kept, reads in zip(columns, _reads(stages, columns, W), strict=True):
+                streams = _column(stages, kept, reads, H, W, side)
                 to = slice(kept.start * scale, kept.stop * scale)
                 done = 0
-                for found, _ in _flow(streams, image[one, :, :, read], True):
+                for found, _ in _flow(streams, image[one, :, :, reads[0]], True):
                     result[one, :, done : done + found.shape[2], to] = found
                     done += found.shape[2]
                     progress.advance(found.shape[2])
@@ -358,19 +360,37 @@ def _pieces(rows: Tensor, most: int, last: bool) -> Parts:
         yield rows[:, :, part], last
 
 
-def _column(
-    stages: Sequence[StageStream], kept: slice, height: int, width: int, side: int
-) -> tuple[slice, list[tuple[Flow, slice]]]:
-    """What must be read of the picture for a column of it, and what `_flow` takes."""
+def _reads(stages: Sequence[StageStream], columns: Sequence[slice], width: int) -> list[list[slice]]:
+    """What each stage reads for each column of what the last one gives, in pixels before it.
+
+    For all columns as many pixels, at the border more than it takes: oneDNN keeps what it compiled for each width.
+    """
     scale = 2 ** len(stages)
-    wanted = slice(kept.start * scale, kept.stop * scale)
-    streams: list[tuple[Flow, slice]] = []
+    wanted = [slice(kept.start * scale, kept.stop * scale) for kept in columns]
+    found: list[list[slice]] = []
     for stage in reversed(stages):
         scale //= 2
-        before = slice(wanted.start // 2, -(-wanted.stop // 2))
-        read = aligned(before, width * scale, stage.margin, math.lcm(stage.align, GRID))
+        size, grid = width * scale, math.lcm(stage.align, GRID)
+        before = [slice(one.start // 2, -(-one.stop // 2)) for one in wanted]
+        read = [aligned(one, size, stage.margin, grid) for one in before]
+        widest = max(one.stop - one.start for one in read)
+        last = math.ceil((size - widest) / grid) * grid
+        wanted = [slice(start, min(start + widest, size)) for start in (min(one.start, last) for one in read)]
+        found.insert(0, wanted)
+    return [list(reads) for reads in zip(*found, strict=True)]
+
+
+def _column(
+    stages: Sequence[StageStream], kept: slice, reads: Sequence[slice], height: int, width: int, side: int
+) -> list[tuple[Flow, slice]]:
+    """What `_flow` takes for a column of the picture."""
+    streams: list[tuple[Flow, slice]] = []
+    scale = 2 ** len(stages)
+    wanted = slice(kept.start * scale, kept.stop * scale)
+    for stage, read in zip(reversed(stages), reversed(reads), strict=True):
+        scale //= 2
         rows = max(side**2 // (read.stop - read.start), MINIMUM_ROWS)
         cut = slice(wanted.start - 2 * read.start, wanted.stop - 2 * read.start)
         streams.insert(0, (stage.rows(height * scale, width * scale, read.start, rows), cut))
         wanted = read
-    return wanted, streams
+    return streams

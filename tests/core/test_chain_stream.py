@@ -90,6 +90,40 @@ def test_columns_that_begin_on_a_grid_give_the_same(chain: Chain, grid: int, mon
     assert widths and not any(width % grid for width in widths)
 
 
+@pytest.mark.parametrize("width", [160, 153])
+def test_every_column_is_read_as_wide_as_the_others(chain: Chain, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, widths, lefts = picture(9, width), {}, []
+    push, rows_of = Merged.push, StageStream.rows
+
+    def watched(self: Merged, rows: Tensor, last: bool) -> Parts:
+        widths.setdefault(self._before.height, set()).add(rows.shape[3])
+        return push(self, rows, last)
+
+    def placed(self: StageStream, height: int, whole: int, left: int, most: int) -> Flow:
+        lefts.append(left)
+        return rows_of(self, height, whole, left, most)
+
+    monkeypatch.setattr(Merged, "push", watched)
+    monkeypatch.setattr(StageStream, "rows", placed)
+    monkeypatch.setattr(chain_stream, "GRID", 16)
+    found = run_in_columns(image, streams(chain, image, 3), column=64, dtype="fp32")
+    assert largest_difference(found, in_turn(chain, image, 3)) < ROUNDING
+    assert len(widths) == 3
+    assert not any(left % 16 for left in lefts)
+    for height, seen in widths.items():
+        assert max(seen) < width * height / 9  # in columns, that is
+        assert max(seen) - min(seen) < (1 if width == 160 else 16)  # the last one may end before the grid does
+
+
+def test_gaps_of_the_heap_are_given_back_for_every_share(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = []
+    monkeypatch.setattr(chain_stream, "SHARE", 8)
+    monkeypatch.setattr(chain_stream, "give_back_free_memory", lambda: times.append(1))
+    image = picture(20, 12)
+    run_in_columns(image, streams(chain, image, 1), dtype="fp32")
+    assert len(times) == 40 / 8
+
+
 @pytest.mark.parametrize("block", [2, 14, 50])
 @pytest.mark.parametrize("settings", [{}, {"skip": 0.0}, {"fusion": False}])
 def test_blocks_of_columns_are_merged_as_the_whole_is(
