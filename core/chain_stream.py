@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -309,7 +310,8 @@ def run_in_columns(
     B, _, H, W = image.shape
     scale, side = 2 ** len(stages), CPU_SIDE if tile is None else min(tile, CPU_SIDE)
     most = max(2 * (COLUMN if column is None else column) // scale, 1)
-    columns = _columns(W, most, math.lcm(*(stage.align for stage in stages)))
+    margin = math.ceil(stages[-1].margin * 2 / scale)
+    columns = _columns(W, most, math.lcm(*(stage.align for stage in stages)), margin)
     result = image.new_empty(B, 3, H * scale, W * scale)
     progress = Progress(on_step, B * len(columns) * H * scale)
     preview = GrowingPreview(image, (H * scale, W * scale)) if progress.watched else None
@@ -332,10 +334,12 @@ def run_in_columns(
     return result
 
 
-def _columns(width: int, most: int, align: int) -> list[slice]:
-    """The columns of a picture, of about the same width: a narrow last one would be mostly margin."""
-    step = math.ceil(width / math.ceil(width / most) / align) * align
-    return list(bands(width, step))
+def _columns(width: int, most: int, align: int, margin: int = 0) -> list[slice]:
+    """The columns of a picture, about as wide with what is read to their sides: the outer ones keep a margin more."""
+    count = math.ceil(width / most)
+    inner = max(math.ceil((width - 2 * margin) / count / align), 1) * align
+    ends = [min(math.ceil(margin / align) * align + inner * number, width) for number in range(1, count)]
+    return [slice(start, stop) for start, stop in pairwise([0, *ends, width]) if start < stop]
 
 
 def _flow(streams: Sequence[tuple[Flow, slice]], rows: Tensor, last: bool) -> Parts:
@@ -370,12 +374,12 @@ def _reads(stages: Sequence[StageStream], columns: Sequence[slice], width: int) 
     found: list[list[slice]] = []
     for stage in reversed(stages):
         scale //= 2
-        size, grid = width * scale, math.lcm(stage.align, GRID)
+        size, align = width * scale, stage.align
         before = [slice(one.start // 2, -(-one.stop // 2)) for one in wanted]
-        read = [aligned(one, size, stage.margin, grid) for one in before]
-        widest = max(one.stop - one.start for one in read)
-        last = math.ceil((size - widest) / grid) * grid
-        wanted = [slice(start, min(start + widest, size)) for start in (min(one.start, last) for one in read)]
+        read = [aligned(one, size, stage.margin, align) for one in before]
+        count = min(math.ceil(max(one.stop - one.start for one in read) / GRID) * GRID, size)
+        last = math.ceil((size - count) / align) * align
+        wanted = [slice(start, min(start + count, size)) for start in (min(one.start, last) for one in read)]
         found.insert(0, wanted)
     return [list(reads) for reads in zip(*found, strict=True)]
 

@@ -92,27 +92,22 @@ def test_columns_that_begin_on_a_grid_give_the_same(chain: Chain, grid: int, mon
 
 @pytest.mark.parametrize("width", [160, 153])
 def test_every_column_is_read_as_wide_as_the_others(chain: Chain, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, widths, lefts = picture(9, width), {}, []
-    push, rows_of = Merged.push, StageStream.rows
+    image, read = picture(9, width), {}
+    stages, push = streams(chain, image, 3), Merged.push
 
     def watched(self: Merged, rows: Tensor, last: bool) -> Parts:
-        widths.setdefault(self._before.height, set()).add(rows.shape[3])
+        read.setdefault((self._before.height, self), rows.shape[3])
         return push(self, rows, last)
 
-    def placed(self: StageStream, height: int, whole: int, left: int, most: int) -> Flow:
-        lefts.append(left)
-        return rows_of(self, height, whole, left, most)
-
     monkeypatch.setattr(Merged, "push", watched)
-    monkeypatch.setattr(StageStream, "rows", placed)
-    monkeypatch.setattr(chain_stream, "GRID", 16)
-    found = run_in_columns(image, streams(chain, image, 3), column=64, dtype="fp32")
+    found = run_in_columns(image, stages, column=200, dtype="fp32")
     assert largest_difference(found, in_turn(chain, image, 3)) < ROUNDING
-    assert len(widths) == 3
-    assert not any(left % 16 for left in lefts)
-    for height, seen in widths.items():
-        assert max(seen) < width * height / 9  # in columns, that is
-        assert max(seen) - min(seen) < (1 if width == 160 else 16)  # the last one may end before the grid does
+    for height in (9, 18, 36):
+        widths = [wide for (of, _), wide in read.items() if of == height]
+        assert len(widths) > 2
+        assert len(set(widths)) == 1
+    margins = 2 * stages[2].margin * (len(widths) - 1)
+    assert 4 * width + margins <= sum(widths) < 4 * width + margins + 6 * len(widths)  # no margin at the borders
 
 
 def test_gaps_of_the_heap_are_given_back_for_every_share(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
