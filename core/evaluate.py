@@ -85,6 +85,7 @@ class Evaluation(Means):
         folder: name of the folder.
         scale: factor.
         channel: "y" or "rgb".
+        rounded: whether the pictures that were enlarged are of 8 bits.
         methods: method names, "bicubic" first.
         rows: one per picture and method, pictures in the order of their names.
     """
@@ -92,6 +93,7 @@ class Evaluation(Means):
     folder: str
     scale: int
     channel: str
+    rounded: bool
     methods: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -103,13 +105,14 @@ def evaluate_folder(
     methods: Mapping[str, Method],
     *,
     channel: str = "y",
+    rounded: bool = True,
     distance: PerceptualDistance | None = None,
     names: Collection[str] | None = None,
     on_step: OnStep | None = None,
 ) -> Evaluation:
     """Reduce each picture as the published benchmarks do, let each method enlarge it, and compare.
 
-    The picture is cropped to a multiple of the scale, reduced by MATLAB's imresize in 8 bits, enlarged,
+    The picture is cropped to a multiple of the scale, reduced by MATLAB's imresize, enlarged,
     quantised to 8 bits, and compared with `scale` pixels left out at each border. A grey picture stays grey:
     the methods see it repeated to RGB, and the mean of what they return is compared with it.
 
@@ -119,6 +122,8 @@ def evaluate_folder(
         methods: name to function of (`[1, 3, h, w]` float32 in 0..1 on the CPU, scale) to
             `[1, 3, h·scale, w·scale]` on any device. "bicubic" is always computed and cannot be given.
         channel: "y" or "rgb", for PSNR, SSIM and spectrum.
+        rounded: whether it is reduced in 8 bits, as of files. Methods for luma were often measured on reductions of
+            floating point, which are neither rounded nor clipped (VDSR, LapSRN): False compares with their figures.
         distance: what measures PD-squeeze, always on RGB; None leaves it out.
         names: file names of the pictures to read, with or without their suffix; None reads all.
         on_step: called after each picture of each method, with the enlarged picture.
@@ -144,7 +149,7 @@ def evaluate_folder(
         truth = truth[..., : H - H % scale, : W - W % scale]
         if min(truth.shape[-2:]) < smallest:
             raise ValueError(f"{path}: expected at least {smallest} pixels a side, got {H} x {W}")
-        reduced = matlab_imresize(truth, scale=1.0 / scale)
+        reduced = matlab_imresize(truth if rounded else truth.double(), scale=1.0 / scale)
         for name in every:
             started = time.perf_counter()
             if name == BICUBIC:
@@ -155,7 +160,7 @@ def evaluate_folder(
             rows.append(_compare(path.name, name, result, truth, scale, channel, distance, seconds))
             if on_step is not None:
                 on_step(float(len(rows)), float(len(paths) * len(every)), result.clamp(0.0, 1.0))
-    return Evaluation(Path(folder).resolve().name, scale, channel, every, tuple(rows))
+    return Evaluation(Path(folder).resolve().name, scale, channel, rounded, every, tuple(rows))
 
 
 def _enlarge(method: Method, name: str, reduced: Tensor, scale: int) -> Tensor:

@@ -176,6 +176,11 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument("--rgb", action="store_true", help="measure on RGB in place of Y")
     parser.add_argument(
+        "--unrounded",
+        action="store_true",
+        help="enlarge reductions that are not rounded to 8 bits, as VDSR and LapSRN were measured",
+    )
+    parser.add_argument(
         "--squeezenet",
         metavar="FILE",
         help="SqueezeNet's weights (see `squeezenet`), to measure PD-squeeze, a perceptual distance, too",

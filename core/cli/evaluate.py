@@ -34,6 +34,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     device = pick_device(args.device)
     resolve_dtype(args.dtype, device)
+    if args.unrounded and args.denoise is not None:
+        raise ValueError("--unrounded: of pictures that are reduced, which --denoise does not do")
     if args.json:
         check_target(args.json)
     distance = PerceptualDistance(load_squeezenet(args.squeezenet)) if args.squeezenet else None
@@ -82,7 +84,7 @@ def table(result: Evaluation | DenoisingEvaluation, *, per_picture: bool = False
         cells = [line[1:] for line in cells]
     if isinstance(result, Evaluation):
         title = f"{result.folder} x{result.scale}: {count} pictures, PSNR (dB) and SSIM on 8-bit {channel}, "
-        title += f"{result.scale} pixels cropped"
+        title += f"{result.scale} pixels cropped" + ("" if result.rounded else ", reduced without rounding")
     else:
         title = f"{result.folder}, noise of {result.sigma:g}/255: {count} pictures, PSNR (dB) and SSIM on 8-bit RGB"
     title += "; spectrum: error of the power spectrum (dB, lower is better)"
@@ -100,7 +102,7 @@ def _upsampling(
 ) -> Evaluation:
     models = [load_model(name, device) for name in args.model or ["default"] if name != BICUBIC]
     methods = {name: _method(model, args) for name, model in _named(models).items()}
-    options = {"channel": "rgb" if args.rgb else "y", "distance": distance, "names": names}
+    options = {"channel": "rgb" if args.rgb else "y", "rounded": not args.unrounded, "distance": distance, "names": names}
     with console.progress(f"{args.data} x{args.scale}") as on_step:
         return evaluate_folder(args.data, args.scale, methods, **options, on_step=on_step)
 

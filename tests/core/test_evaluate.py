@@ -70,6 +70,23 @@ def test_rows_follow_the_protocol(folder: Path, scale: int, channel: str) -> Non
         assert row.spectrum == pytest.approx(spectrum, abs=1e-9)
 
 
+def test_a_reduction_that_is_not_rounded_is_enlarged_as_it_is(folder: Path) -> None:
+    seen: list[Tensor] = []
+
+    def remember(lr: Tensor, scale: int) -> Tensor:
+        seen.append(lr)
+        return bilinear(lr, scale)
+
+    result = evaluate_folder(folder, 3, {"bilinear": remember}, rounded=False)
+    assert not result.rounded and evaluate_folder(folder, 3, {}).rounded
+    truth = tensor(folder / "a.PNG")[..., :87, :99]
+    lr = matlab_imresize(truth.double(), scale=1 / 3)
+    torch.testing.assert_close(seen[0], (lr / 255.0).float())
+    assert float((seen[0] * 255.0 - (seen[0] * 255.0).round()).abs().max()) > 0.4
+    sr = matlab_imresize(lr, scale=3).float() / 255.0
+    assert result.rows[0].psnr == pytest.approx(float(psnr(sr, truth / 255.0, crop=3)), abs=1e-9)
+
+
 def test_grey_is_seen_as_rgb_and_compared_as_grey(folder: Path) -> None:
     seen: list[Tensor] = []
 
@@ -142,6 +159,7 @@ def test_json_holds_rows_and_means(folder: Path) -> None:
     content = json.loads(result.to_json())
     assert content["scale"] == 2
     assert content["channel"] == "y"
+    assert content["rounded"] is True
     assert content["folder"] == folder.name
     assert content["methods"] == ["bicubic", "bilinear"]
     assert content["rows"][1]["psnr"] == result.rows[1].psnr

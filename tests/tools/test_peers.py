@@ -191,6 +191,9 @@ def test_peers_and_what_is_bundled_are_measured_in_one_run(
     later = json.loads((tmp_path / "peers.json").read_text())
     assert sorted(later["peers"]["vdsr"]["results"]) == ["Set5 x2", "Set5 x3"]
     assert sorted(later["bundled"]) == ["default", "edsr_x3"] and str(tmp_path) not in json.dumps(later)
+    assert tool.main([*words, "--scale", "3", "--unrounded"]) == 0
+    assert "reduced without rounding" in capsys.readouterr().out
+    assert json.loads((tmp_path / "peers.json").read_text()) == later
     (tmp_path / "peers.json").write_text("{}")
     assert tool.main(words) == 1 and "expected a file that this tool has written" in capsys.readouterr().err
 

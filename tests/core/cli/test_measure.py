@@ -104,6 +104,15 @@ def test_each_picture_can_be_shown_and_rgb_measured(run, folder):
     assert [line.split()[0] for line in out.splitlines()[2:]] == ["a.png"] * 2 + ["b.png"] * 2 + ["mean"] * 2
 
 
+def test_reductions_may_be_left_unrounded(run, folder):
+    words = ("evaluate", "--data", folder, "--scale", "2", "--model", "nearest")
+    rounded, unrounded = run(*words), run(*words, "--unrounded")
+    assert rounded[0] == unrounded[0] == 0
+    assert "reduced without rounding" in unrounded[1] and "rounding" not in rounded[1]
+    status, out, err = run("evaluate", "--data", folder, "--denoise", "25", "--unrounded")
+    assert status == 1 and out == "" and "--unrounded: " in err
+
+
 def test_a_list_of_names_restricts_the_pictures(run, folder, tmp_path):
     words = ("evaluate", "--data", folder, "--scale", "2", "--model", "nearest", "--per-picture")
     file = tmp_path / "list.txt"

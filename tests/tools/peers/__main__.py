@@ -7,8 +7,8 @@ The first folder holds the peers' weights, which are no part of this project: VD
 known by the names and shapes of their tensors. The second holds the folders Set5, Set14 and B100. For every set and
 factor the peers and the bundled models of that factor enlarge the same pictures by turns, which are of 8 bits: peers
 that see luma alone were often measured with reductions that are not rounded, which gives up to 0.07 dB more (VDSR, ×2,
-Set14). The table is printed, and the figures go to docs/peers.json, from which `python -m tests.tools.quality render`
-takes them.
+Set14; `--unrounded` measures so, and writes nothing). The table is printed, and the figures go to docs/peers.json, from
+which `python -m tests.tools.quality render` takes them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def _run(args: argparse.Namespace) -> None:
                 print(f"{folder}: left out, not in the folder", flush=True)
                 break
             _measure(figures, Path(args.data) / folder, scale, own, peers, judge, args)
-            write_figures(args.json, figures)
+            if not args.unrounded:
+                write_figures(args.json, figures)
 
 
 def _measure(
@@ -79,7 +80,7 @@ def _measure(
     own = [model for model in own if scale in model.scales]
     peers = [peer for peer in peers if scale in peer.scales]
     methods = {model.name: model.enlarge("fp32") for model in own} | {peer.name: peer.run for peer in peers}
-    result = evaluate_folder(folder, scale, methods, distance=judge)
+    result = evaluate_folder(folder, scale, methods, rounded=not args.unrounded, distance=judge)
     print(table(result, per_picture=args.per_picture) + "\n", flush=True)
     facts = {model.name: (OWN, {"sha256": model.digest}) for model in own}
     facts |= {peer.name: (OTHERS, {"parameters": peer.parameters}) for peer in peers}
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", choices=SETS, help="may be repeated (default: all)")
     parser.add_argument("--scale", action="append", type=int, help="may be repeated (default: all)")
     parser.add_argument("--squeezenet", metavar="FILE", help="SqueezeNet's weights, to measure PD-squeeze too")
+    parser.add_argument("--unrounded", action="store_true", help="reductions that are not rounded; nothing is written")
     parser.add_argument("--per-picture", action="store_true", help="a line for every picture")
     parser.add_argument("--json", type=Path, default=PEERS, metavar="FILE", help="figures (default: docs/peers.json)")
     return parser
