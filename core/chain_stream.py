@@ -41,8 +41,7 @@ Parts = Iterator[tuple[Tensor, bool]]  # rows, part by part, and whether they ar
 class Flow(Protocol):
     """A stage over rows that come from the top down.
 
-    It gives its result part by part, as the next one takes it: with the last rows comes all that it held back, which
-    may be far more than a strip.
+    It gives its result part by part, as the next one takes it: with the last rows comes all that it held back.
     """
 
     def push(self, rows: Tensor, last: bool) -> Parts:
@@ -176,7 +175,8 @@ class Merged:
                 yield self._merged(wanted), wanted.stop == self._now.height
 
     def _merged(self, wanted: slice) -> Tensor:
-        give_back_free_memory()  # strips leave gaps, and a share takes larger blocks than there are
+        if wanted.stop == self._now.height:
+            give_back_free_memory()  # the end takes larger blocks than the gaps that strips have left
         needed, width = self._needs(wanted), 2 * self._before.rows.width
         now = self._now.rows.part(needed)
         result = now.new_empty(*now.shape[:2], wanted.stop - wanted.start, width)
@@ -185,8 +185,8 @@ class Merged:
             block = Rows(now[..., seen], needed.start, self._now.height, seen.start)
             source = self._columns_before(seen, width)
             before = resample_rows(source, (self._now.height, width), needed, "bicubic", seen).clamp_(0, 1)
-            merged_block = self._merge(block, before, wanted)
-            result[..., kept] = merged_block[..., kept.start - seen.start : kept.stop - seen.start]
+            found = self._merge(block, before, wanted)
+            result[..., kept] = found[..., kept.start - seen.start : kept.stop - seen.start]
         self._done = wanted.stop
         if wanted.stop < self._now.height:
             needed = self._needs(slice(wanted.stop, wanted.stop + self._align))

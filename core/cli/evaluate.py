@@ -102,9 +102,9 @@ def _upsampling(
 ) -> Evaluation:
     models = [load_model(name, device) for name in args.model or ["default"] if name != BICUBIC]
     methods = {name: _method(model, args) for name, model in _named(models).items()}
-    options = {"channel": "rgb" if args.rgb else "y", "rounded": not args.unrounded, "distance": distance, "names": names}
+    options = {"channel": "rgb" if args.rgb else "y", "distance": distance, "names": names}
     with console.progress(f"{args.data} x{args.scale}") as on_step:
-        return evaluate_folder(args.data, args.scale, methods, **options, on_step=on_step)
+        return evaluate_folder(args.data, args.scale, methods, **options, rounded=not args.unrounded, on_step=on_step)
 
 
 def _denoising(

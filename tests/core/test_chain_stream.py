@@ -110,13 +110,20 @@ def test_every_column_is_read_as_wide_as_the_others(chain: Chain, width: int, mo
     assert 4 * width + margins <= sum(widths) < 4 * width + margins + 6 * len(widths)  # no margin at the borders
 
 
-def test_gaps_of_the_heap_are_given_back_for_every_share(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = []
+def test_gaps_of_the_heap_are_given_back_before_the_last_rows_of_a_column_are_merged(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
     monkeypatch.setattr(chain_stream, "SHARE", 8)
-    monkeypatch.setattr(chain_stream, "give_back_free_memory", lambda: times.append(1))
-    image = picture(20, 12)
-    run_in_columns(image, streams(chain, image, 1), dtype="fp32")
-    assert len(times) == 40 / 8
+    monkeypatch.setattr(chain_stream, "give_back_free_memory", lambda: given.append(1))
+    image = picture(20, 120)
+    with torch.no_grad():
+        parts = streams(chain, image, 1)[0].rows(20, 120, 0, 20).push(image, True)
+        assert [(part.shape[2], len(given)) for part, _ in parts] == [(8, 0), (8, 0), (8, 0), (8, 0), (8, 1)]
+    for column, columns in ((120, 1), (60, 2)):
+        given.clear()
+        run_in_columns(image, streams(chain, image, 1), column=column, dtype="fp32")
+        assert len(given) == columns
 
 
 @pytest.mark.parametrize("block", [2, 14, 50])
