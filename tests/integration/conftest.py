@@ -99,4 +99,4 @@ def upscale_model(server: Server) -> Iterator[Path]:
     path.parent.mkdir(exist_ok=True)
     save_file(network.state_dict(), path)
     yield path
-    path.unlink()
+    path.unlink(missing_ok=True)  # skipped where there is no browser, the test leaves it under another name
