@@ -122,8 +122,8 @@ def evaluate_folder(
         methods: name to function of (`[1, 3, h, w]` float32 in 0..1 on the CPU, scale) to
             `[1, 3, h·scale, w·scale]` on any device. "bicubic" is always computed and cannot be given.
         channel: "y" or "rgb", for PSNR, SSIM and spectrum.
-        rounded: whether it is reduced in 8 bits, as of files. Methods for luma were often measured on reductions of
-            floating point, which are neither rounded nor clipped (VDSR, LapSRN): False compares with their figures.
+        rounded: whether it is reduced in 8 bits, as a file would hold it. False leaves reductions as they are, neither
+            rounded nor clipped: the published figures of LapSRN and MS-LapSRN are of those.
         distance: what measures PD-squeeze, always on RGB; None leaves it out.
         names: file names of the pictures to read, with or without their suffix; None reads all.
         on_step: called after each picture of each method, with the enlarged picture.

@@ -178,7 +178,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--unrounded",
         action="store_true",
-        help="enlarge reductions that are not rounded to 8 bits, as VDSR and LapSRN were measured",
+        help="enlarge reductions that are not rounded to 8 bits, as those that LapSRN was published by",
     )
     parser.add_argument(
         "--squeezenet",

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     device = pick_device(args.device)
     resolve_dtype(args.dtype, device)
     if args.unrounded and args.denoise is not None:
-        raise ValueError("--unrounded: of pictures that are reduced, which --denoise does not do")
+        raise ValueError("--unrounded: expected with --scale, got --denoise, which reduces no picture")
     if args.json:
         check_target(args.json)
     distance = PerceptualDistance(load_squeezenet(args.squeezenet)) if args.squeezenet else None

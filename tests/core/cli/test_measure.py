@@ -110,7 +110,7 @@ def test_reductions_may_be_left_unrounded(run, folder):
     assert rounded[0] == unrounded[0] == 0
     assert "reduced without rounding" in unrounded[1] and "rounding" not in rounded[1]
     status, out, err = run("evaluate", "--data", folder, "--denoise", "25", "--unrounded")
-    assert status == 1 and out == "" and "--unrounded: " in err
+    assert status == 1 and out == "" and "--unrounded: expected with --scale, got --denoise" in err
 
 
 def test_a_list_of_names_restricts_the_pictures(run, folder, tmp_path):

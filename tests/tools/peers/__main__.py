@@ -6,7 +6,7 @@ The first folder holds the peers' weights, which are no part of this project: VD
 .safetensors; LapSRN, MS-LapSRN and OpenCV's ESPCN and FSRCNN as .npz with their graphs (.json) beside them. They are
 known by the names and shapes of their tensors. The second holds the folders Set5, Set14 and B100. For every set and
 factor the peers and the bundled models of that factor enlarge the same pictures by turns, which are of 8 bits: peers
-that see luma alone were often measured with reductions that are not rounded, which gives up to 0.07 dB more (VDSR, ×2,
+that see luma alone were often measured with reductions that are not rounded, which gives up to 0.08 dB more (VDSR, ×2,
 Set14; `--unrounded` measures so, and writes nothing). The table is printed, and the figures go to docs/peers.json, from
 which `python -m tests.tools.quality render` takes them.
 """
