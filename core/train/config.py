@@ -102,6 +102,9 @@ class TrainConfig:
             stage, and of the loss terms those of a stage's result alone.
         denoiser: a single denoiser to train in place of a chain, for blind use. It has one stage, and of the loss
             terms "blind", and those on pictures.
+        kappa: of every stage of the chain, in place of its own, see `StageConfig`; None keeps that.
+        afresh: patterns of the parameters' names (`*.denoiser.unet.tail.*`) that begin at birth all the same where the
+            run starts from a model.
         init: bundled model or file to start from, where whoever starts the run names none; empty for birth. Of no
             effect on a run that goes on from its state.
         phases: in order.
@@ -123,6 +126,8 @@ class TrainConfig:
     chain: ChainConfig = field(default_factory=ChainConfig)
     upsampler: dict[str, Any] | None = None
     denoiser: DenoiserConfig | None = None
+    kappa: float | None = None
+    afresh: tuple[str, ...] = ()
     init: str = ""
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(stages=1, steps=1000),)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -141,6 +146,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.data.degradation == "realistic" and self.chain.back_projection:
             object.__setattr__(self, "chain", replace(self.chain, back_projection=False))
+        if self.kappa is not None:
+            stages = tuple(replace(stage, kappa=self.kappa) for stage in self.chain.stages)
+            object.__setattr__(self, "chain", replace(self.chain, stages=stages))
         if not self.phases:
             raise ValueError("phases: expected at least one, got none")
         if self.loss.judged != any(phase.adversarial for phase in self.phases):

@@ -110,9 +110,24 @@ def check_rates(network: nn.Module, rates: Mapping[str, float]) -> None:
     Raises:
         ValueError: a pattern that no parameter matches, or all parameters frozen.
     """
-    names = [name for name, _ in network.named_parameters()]
     for pattern in rates:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"rates: expected patterns of parameters such as {names[0]!r}, got {pattern!r}")
+        check_pattern(pattern, network, "rates")
+    names = [name for name, _ in network.named_parameters()]
     if not any(rate_of(name, rates) > 0 for name in names):
         raise ValueError(f"rates: expected some parameter that is trained, got {dict(rates)}")
+
+
+def check_pattern(pattern: str, network: nn.Module, argument: str) -> None:
+    """Checks a pattern of parameters' names against a network.
+
+    Args:
+        pattern: as the shell has them.
+        network: of the parameters.
+        argument: name for the message.
+
+    Raises:
+        ValueError: no parameter matches.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    if not any(fnmatchcase(name, pattern) for name in names):
+        raise ValueError(f"{argument}: expected patterns of parameters such as {names[0]!r}, got {pattern!r}")

@@ -107,7 +107,7 @@ class Trainer:
             self._check(number, phase)
         scaler = loss_scaler(self.device, self.dtype)
         with learning():
-            self.model = trainable(self.task, init, config.seed, self.device)
+            self.model = trainable(self.task, init, config.seed, self.device, config.afresh)
             for phase in config.phases:
                 check_rates(self.model, phase.rates)
             self.ema: EMA[nn.Module] = EMA(self.model, config.ema)

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_choice, check_integer, check_number
-from .losses import full_precision, l1
+from ..precision import DTYPES, resolve_dtype
+from .losses import l1
 from .seeds import MAX_SEED
+from .setup import training_autocast
 from .vgg import LAYERS, POOLS, VGG19, fingerprint, load_vgg, random_vgg
 
 log = logging.getLogger(__name__)
@@ -35,12 +37,14 @@ class PerceptualConfig:
             hundreds (the original VGG19 sees 0..255, torchvision's about -2..2), and weights of one would not do
             for another; False takes features as they are, for weights from the literature.
         pool: "max", or "average" against grids, see `vgg.VGG19`.
+        dtype: number format of the trunk's passes, see `precision.resolve_dtype`; distances are sums in float32.
     """
 
     layers: dict[str, float] = field(default_factory=_real_esrgan)
     seed: int = 0
     relative: bool = True
     pool: str = "max"
+    dtype: str = "fp32"
 
     def __post_init__(self) -> None:
         for layer, weight in self.layers.items():
@@ -50,6 +54,7 @@ class PerceptualConfig:
             raise ValueError("layers: expected one with a weight above 0, got none")
         check_integer(self.seed, "seed", 0, MAX_SEED)
         check_choice(self.pool, "pool", list(POOLS))
+        check_choice(self.dtype, "dtype", DTYPES)
 
 
 class PerceptualLoss(nn.Module):
@@ -61,7 +66,9 @@ class PerceptualLoss(nn.Module):
         label: what the features are, for logs, history and checkpoints; a random trunk is called so.
     """
 
-    def __init__(self, trunk: VGG19, layers: Mapping[str, float], label: str, relative: bool = True) -> None:
+    def __init__(
+        self, trunk: VGG19, layers: Mapping[str, float], label: str, relative: bool = True, dtype: str = "fp32"
+    ) -> None:
         """Compares the features of a trunk.
 
         Args:
@@ -70,6 +77,7 @@ class PerceptualLoss(nn.Module):
                 they are.
             label: what the trunk is.
             relative: whether the unit of a layer is the mean magnitude of its features of a fixed picture.
+            dtype: number format of the passes.
 
         Raises:
             ValueError: the trunk has none of the layers.
@@ -85,10 +93,12 @@ class PerceptualLoss(nn.Module):
             )
         self.trunk = trunk.eval().requires_grad_(False)
         self.units = dict.fromkeys(self.layers, 1.0)
+        self._dtype = "fp32"
         if relative:
             features = self._features(_reference())
             # a trunk that is all zeros at a layer has nothing to compare there
             self.units = {layer: float(value.abs().mean()) or 1.0 for layer, value in features.items()}
+        self._dtype = dtype
         self.label = label + (f"; without {', '.join(missing)}" if missing else "")
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
@@ -108,7 +118,7 @@ class PerceptualLoss(nn.Module):
         return torch.stack(terms).sum()
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:
-        with full_precision(image):
+        with training_autocast(image.device, resolve_dtype(self._dtype, image.device)):
             image = image.float().contiguous(memory_format=torch.channels_last)
             return self.trunk(image, list(self.layers))
 
@@ -124,15 +134,15 @@ def perceptual_loss(config: PerceptualConfig, path: str | Path | None = None) ->
         CheckpointError: the file cannot be used.
         ValueError: it ends before the first of the layers.
     """
-    relative = config.relative
+    relative, dtype = config.relative, config.dtype
     deepest = max(list(LAYERS).index(layer) for layer, weight in config.layers.items() if weight) + 1
     if path is None:
         trunk = random_vgg(config.seed, deepest, config.pool)
-        loss = PerceptualLoss(trunk, config.layers, f"random VGG19, seed {config.seed}, not trained", relative)
+        loss = PerceptualLoss(trunk, config.layers, f"random VGG19, seed {config.seed}, not trained", relative, dtype)
     else:
         trunk = load_vgg(path, config.pool)
         label = f"VGG19 from {Path(path).name} ({fingerprint(trunk)}), to {trunk.layers[-1]}"
-        loss = PerceptualLoss(trunk, config.layers, label, relative)
+        loss = PerceptualLoss(trunk, config.layers, label, relative, dtype)
     if path is None or set(loss.layers) != {layer for layer, weight in config.layers.items() if weight}:
         log.warning("perceptual: %s", loss.label)
     return loss

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..upsamplers import Upsampler, build_upsampler, save_upsampler
 from ..upsamplers.registry import upsampler_config
 from .config import LossConfig, ModelConfig, TrainConfig, alike_but_for_scale
 from .denoiser_task import DenoiserTask
+from .learner import check_pattern
 from .losses import ImageTerms, pixel_loss
 from .phase import PhaseConfig
 from .share import Share
@@ -129,31 +131,50 @@ def check_fits(init: Model, config: TrainConfig) -> None:
     """Checks that a run can start from a model.
 
     Raises:
-        ValueError: it has another config, and differs not only in an upsampler's scale or a chain's back-projection.
+        ValueError: it has another config, and differs not only in an upsampler's scale, or a chain's back-projection
+            and kappa.
     """
     wanted, found = config_of(task_of(config).build()), config_of(init)
     scaled = isinstance(wanted, dict) and isinstance(found, dict) and alike_but_for_scale(found, wanted)
     if isinstance(found, DenoiserConfig):
         found = replace(found, conditioned=False)
     if isinstance(found, ChainConfig) and isinstance(wanted, ChainConfig):
-        found = replace(found, back_projection=wanted.back_projection)
+        kappas = [stage.kappa for stage in wanted.stages]
+        stages = tuple(replace(stage, kappa=kappa) for stage, kappa in zip(found.stages, kappas, strict=False))
+        same = len(stages) == len(found.stages)
+        found = replace(found, back_projection=wanted.back_projection, stages=stages if same else found.stages)
     if found != wanted and not scaled:
         got = "another shape" if type(found) is type(wanted) else type(init).__name__
         told = str(wanted["kind"]) if isinstance(wanted, dict) else type(wanted).__name__.removesuffix("Config").lower()
         raise ValueError(f"init: expected a model with the config of the run, a {told}, got {got}")
 
 
-def trainable(task: Task, init: Model | None, seed: int, device: torch.device) -> nn.Module:
+def trainable(
+    task: Task, init: Model | None, seed: int, device: torch.device, afresh: Sequence[str] = ()
+) -> nn.Module:
     """A model of the run's own, ready for training: a copy of `init`, or one at birth, which the seed decides.
 
     An upsampler of another scale gives the weights that fit, all but the last layers': so Lim 2017 trained EDSR ×3 and
     ×4.
+
+    Args:
+        task: what is trained.
+        init: the model that is copied, if any.
+        seed: of the weights at birth.
+        device: where it is trained.
+        afresh: patterns of names that are not copied.
+
+    Raises:
+        ValueError: a pattern that no parameter matches.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.build()
+    for pattern in afresh:
+        check_pattern(pattern, model, "afresh")
     if init is not None:
-        _take_over(model, init.state_dict())
+        weights = init.state_dict()
+        _take_over(model, {k: v for k, v in weights.items() if not any(fnmatchcase(k, p) for p in afresh)})
     return channels_last(model.to(device)).train()  # pyright: ignore
 
 

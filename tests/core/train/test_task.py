@@ -89,6 +89,30 @@ def test_a_network_of_another_scale_gives_the_weights_that_fit(photos, tmp_path,
     assert all(torch.equal(weight, (theirs if name in fitting else birth)[name]) for name, weight in start.items())
 
 
+def test_a_run_may_change_how_much_noise_a_chain_takes(photos, tmp_path):
+    init = Chain(tiny_chain(2))
+    run = replace(tiny_config(), kappa=0.3).starting_from(init.config)
+    assert [stage.kappa for stage in run.chain.stages] == [0.3, 0.3] and init.config == tiny_chain(2)
+    model = Trainer(run, photos, tmp_path / "run", init=init).model
+    assert model.config == run.chain and all(map(torch.equal, model.parameters(), init.parameters()))
+    with pytest.raises(ValueError, match="got another shape"):
+        check_fits(init, replace(tiny_config(), chain=tiny_chain(1), kappa=0.3))
+
+
+def test_parts_may_begin_afresh(photos, tmp_path):
+    init = Chain(tiny_chain(1))
+    with torch.no_grad():
+        for parameter in init.parameters():
+            parameter.fill_(0.5)
+    tail = "stages.0.denoiser.unet.tail.weight"
+    run = replace(tiny_config(), phases=tiny_config().phases[:1], afresh=("*.tail.weight",)).starting_from(init.config)
+    model = Trainer(run, photos, tmp_path / "run", init=init).model
+    for name, parameter in model.named_parameters():
+        assert (parameter == (0.0 if name == tail else 0.5)).all(), name
+    with pytest.raises(ValueError, match=r"afresh: expected patterns of parameters such as 'stages\.0.*, got 'tail'"):
+        Trainer(replace(run, afresh=("tail",)), photos, tmp_path / "other", init=init)
+
+
 def test_a_model_of_another_kind_or_shape_is_refused():
     with pytest.raises(ValueError, match=r"init: expected .* a chain, got FSRCNN"):
         check_fits(build_upsampler(KINDS[3]), tiny_config())

@@ -284,6 +284,15 @@ def test_nothing_is_lost_to_half_precision_around(picture):
         assert torch.equal(loss(picture, picture.flip(2)), expected)
 
 
+def test_the_passes_are_in_the_format_of_the_config_and_the_distance_in_float32(picture):
+    exact, half = (perceptual_loss(PerceptualConfig({"conv2_2": 1.0}, dtype=dtype)) for dtype in ("fp32", "bf16"))
+    assert half.units == exact.units
+    a, b = (loss(picture, picture.flip(2)) for loss in (exact, half))
+    assert b.dtype == torch.float32 and not torch.equal(a, b) and torch.allclose(a, b, rtol=0.02)
+    with pytest.raises(ValueError, match=r"dtype: expected one of .*'bf16', .* got str 'half'"):
+        PerceptualConfig(dtype="half")
+
+
 def test_a_partial_trunk_works_as_far_as_it_reaches_and_says_so(tmp_path, picture, caplog):
     file_of(plain_vgg(8), tmp_path / "part.safetensors")
     with caplog.at_level(logging.WARNING):
