@@ -16,6 +16,7 @@ from ..layout import rgb_to_ycbcr
 from .losses import at_least_float32, check_pair, full_precision
 
 SPECTRUM_WINDOW = 16  # pixels a side; the next one begins after half of it
+NEIGHBOURS = 3  # windows a side whose powers are averaged
 GRID_WINDOW = 16  # pixels a side
 PERIOD = 4  # pixels; what the denoiser's pixel shuffles can leave, and the poolings of VGG19 let pass
 _FLOOR = 0.3 / 255**2  # power of a third of an 8-bit level's noise, under which nothing is seen
@@ -24,7 +25,8 @@ _FLOOR = 0.3 / 255**2  # power of a third of an 8-bit level's noise, under which
 def spectrum(image: Tensor, target: Tensor) -> Tensor:
     """Mean absolute log-ratio of the power spectra in small windows (after Durall 2020, arXiv 2003.01826).
 
-    Of Y, Cb and Cr each, by Hann's windows without their means, frequency by frequency. So both lost and invented
+    Of Y, Cb and Cr each, by Hann's windows without their means, frequency by frequency; the powers of NEIGHBOURS by
+    NEIGHBOURS windows, which overlap, are averaged before, as those of one alone tell little. So both lost and invented
     texture cost, at their place, scale and direction, whatever their phase. Durall's rings of frequencies would not do:
     a checkerboard in their corners passes for all the texture that they lack.
 
@@ -69,12 +71,14 @@ def checkerboard(image: Tensor, target: Tensor) -> Tensor:
 
 
 def _log_powers(image: Tensor) -> Tensor:
-    """`[windows, side, side / 2 + 1]`; white noise has the logarithm of its variance everywhere."""
+    """`[B · 3, side · (side / 2 + 1), rows, columns]`; white noise has about its variance's logarithm everywhere."""
     side = SPECTRUM_WINDOW
     hann = torch.hann_window(side, dtype=image.dtype, device=image.device)
     shape = hann[:, None] * hann
+    rows, columns = ((length - side) // (side // 2) + 1 for length in image.shape[-2:])
     planes = rearrange(rgb_to_ycbcr(image), "b c h w -> (b c) 1 h w")
-    windows = rearrange(F.unfold(planes, side, stride=side // 2), "b (y x) n -> (b n) y x", y=side)
-    windows = (windows - windows.mean((1, 2), keepdim=True)) * (shape / shape.square().sum().sqrt())
+    windows = rearrange(F.unfold(planes, side, stride=side // 2), "b (y x) n -> b n y x", y=side)
+    windows = (windows - windows.mean((2, 3), keepdim=True)) * (shape / shape.square().sum().sqrt())
     found = torch.fft.rfft2(windows)
-    return (found.real.square() + found.imag.square() + _FLOOR).log()
+    power = rearrange(found.real.square() + found.imag.square(), "b (r c) y x -> b (y x) r c", r=rows)
+    return (F.avg_pool2d(power, (min(NEIGHBOURS, rows), min(NEIGHBOURS, columns)), stride=1) + _FLOOR).log()
