@@ -146,7 +146,7 @@ class TrainingLosses(io.ComfyNode):
                     "spectrum",
                     DEFAULTS.spectrum,
                     "Weight of the difference of the power spectra in small windows: as much texture as there "
-                    "should be at each place, wherever its grains lie. 0.02 counts about as much as pixel_weight 1.",
+                    "should be at each place, wherever its grains lie. 0.04 counts about as much as pixel_weight 1.",
                     optional=True,
                 ),
                 _weight(
