@@ -14,7 +14,7 @@ from types import FrameType
 
 import torch
 
-from ..chain import Chain, ChainConfig
+from ..chain import Chain
 from ..checkpoint import bundled, resolve
 from ..denoiser_file import load_denoiser
 from ..perceptual_distance import PerceptualDistance
@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"{out}: holds a run; go on with --resume, or choose another folder with --out")
     config, recipe = _config(args)
     begun = args.resume and (out / STATE).exists()
-    given = config.chain
+    given, untold = config.chain, TrainConfig(kappa=config.kappa, data=config.data).chain
     config, init = _gone_on(config, out) if begun else _started(config, args.init)
     if args.steps is not None:
         config = config.scaled(args.steps)
@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     about = About(**_given(recipe=recipe, init=Path(config.init).stem or None, **told))
     with joined(pick_device(args.device)) as (world, device):
         console = console if world.first else console.silent()
-        if isinstance(init, Chain) and given not in (ChainConfig(), config.chain):
+        if isinstance(init, Chain) and given not in (untold, config.chain):
             console.note("warning: config: its chain is not used, as the run starts from one that has its own config")
         trunk = None if args.squeezenet is None else load_squeezenet(args.squeezenet)
         distance = None if trunk is None else PerceptualDistance(trunk).to(device)

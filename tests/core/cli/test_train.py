@@ -84,6 +84,18 @@ def test_the_models_shape_takes_the_place_of_the_recipes(run, photos, tmp_path, 
     assert status == 0 and f"model        {count:,} parameters" in text
 
 
+def test_a_chain_that_is_not_used_is_told_and_only_such_a_one(run, config, photos, tmp_path, chain_file):
+    options = ["--config", config, "--data", photos, "--init", chain_file, "--out", tmp_path / "run", "--dry-run"]
+    own = json.loads(config.read_text())
+    realistic = {"data": {"degradation": "realistic"}}
+    for untold in ({"kappa": 0.3}, realistic, {"kappa": 0.3, "chain": own["chain"]}):
+        config.write_text(json.dumps({k: v for k, v in own.items() if k != "chain"} | untold))
+        assert run("train", *options)[::2] == (0, ""), untold
+    own["chain"]["stages"] *= 2
+    config.write_text(json.dumps(own))
+    assert "its chain is not used" in run("train", *options)[2]
+
+
 def test_a_dry_run_plans_and_writes_nothing(run, config, photos, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     status, text, _ = run("train", "--config", config, "--data", photos, "--out", tmp_path / "run", "--dry-run")
