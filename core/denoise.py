@@ -20,7 +20,7 @@ from .tiling import auto_tile, run_tiled, working_memory
 from .unet import UNetConfig
 
 STEPS = (1, 2, 4, 8)
-FULL_SIGMA = 4 / 255  # of noise that detail counts in full with: of less the bundled networks make more than there is
+FULL_SIGMA = 4 / 255  # of noise that detail counts in full with; with less it counts less, and flat areas stay flat
 CPU_SIDE = 362  # pixels: of so large a square a map of the finest level has 4 MB in bfloat16, which caches hold
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_choice, check_integer, check_number
-from ..precision import DTYPES, resolve_dtype
+from ..precision import DTYPES
 from .losses import l1
 from .seeds import MAX_SEED
-from .setup import training_autocast
+from .setup import training_autocast, training_dtype
 from .vgg import LAYERS, POOLS, VGG19, fingerprint, load_vgg, random_vgg
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class PerceptualConfig:
             hundreds (the original VGG19 sees 0..255, torchvision's about -2..2), and weights of one would not do
             for another; False takes features as they are, for weights from the literature.
         pool: "max", or "average" against grids, see `vgg.VGG19`.
-        dtype: number format of the trunk's passes, see `precision.resolve_dtype`; distances are sums in float32.
+        dtype: number format of the trunk's passes, see `setup.training_dtype`; distances are sums in float32.
     """
 
     layers: dict[str, float] = field(default_factory=_real_esrgan)
@@ -92,13 +92,12 @@ class PerceptualLoss(nn.Module):
                 f"got {', '.join(missing)}"
             )
         self.trunk = trunk.eval().requires_grad_(False)
+        self._dtype = dtype
         self.units = dict.fromkeys(self.layers, 1.0)
-        self._dtype = "fp32"
         if relative:
-            features = self._features(_reference())
+            features = self._features(_reference(), "fp32")
             # a trunk that is all zeros at a layer has nothing to compare there
             self.units = {layer: float(value.abs().mean()) or 1.0 for layer, value in features.items()}
-        self._dtype = dtype
         self.label = label + (f"; without {', '.join(missing)}" if missing else "")
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
@@ -112,13 +111,13 @@ class PerceptualLoss(nn.Module):
             A tensor without axes, float32.
         """
         with torch.no_grad():
-            known = self._features(target)
-        found = self._features(image)
+            known = self._features(target, self._dtype)
+        found = self._features(image, self._dtype)
         terms = [w / self.units[layer] * l1(found[layer], known[layer]) for layer, w in self.layers.items()]
         return torch.stack(terms).sum()
 
-    def _features(self, image: Tensor) -> dict[str, Tensor]:
-        with training_autocast(image.device, resolve_dtype(self._dtype, image.device)):
+    def _features(self, image: Tensor, dtype: str) -> dict[str, Tensor]:
+        with training_autocast(image.device, training_dtype(dtype, image.device)):
             image = image.float().contiguous(memory_format=torch.channels_last)
             return self.trunk(image, list(self.layers))
 
@@ -134,15 +133,14 @@ def perceptual_loss(config: PerceptualConfig, path: str | Path | None = None) ->
         CheckpointError: the file cannot be used.
         ValueError: it ends before the first of the layers.
     """
-    relative, dtype = config.relative, config.dtype
     deepest = max(list(LAYERS).index(layer) for layer, weight in config.layers.items() if weight) + 1
     if path is None:
         trunk = random_vgg(config.seed, deepest, config.pool)
-        loss = PerceptualLoss(trunk, config.layers, f"random VGG19, seed {config.seed}, not trained", relative, dtype)
+        label = f"random VGG19, seed {config.seed}, not trained"
     else:
         trunk = load_vgg(path, config.pool)
         label = f"VGG19 from {Path(path).name} ({fingerprint(trunk)}), to {trunk.layers[-1]}"
-        loss = PerceptualLoss(trunk, config.layers, label, relative, dtype)
+    loss = PerceptualLoss(trunk, config.layers, label, config.relative, config.dtype)
     if path is None or set(loss.layers) != {layer for layer, weight in config.layers.items() if weight}:
         log.warning("perceptual: %s", loss.label)
     return loss

@@ -131,18 +131,15 @@ def check_fits(init: Model, config: TrainConfig) -> None:
     """Checks that a run can start from a model.
 
     Raises:
-        ValueError: it has another config, and differs not only in an upsampler's scale, or a chain's back-projection
-            and kappa.
+        ValueError: it has another config, and differs not only in an upsampler's scale, a chain's back-projection,
+            or the kappa that the run gives it.
     """
     wanted, found = config_of(task_of(config).build()), config_of(init)
     scaled = isinstance(wanted, dict) and isinstance(found, dict) and alike_but_for_scale(found, wanted)
     if isinstance(found, DenoiserConfig):
         found = replace(found, conditioned=False)
     if isinstance(found, ChainConfig) and isinstance(wanted, ChainConfig):
-        kappas = [stage.kappa for stage in wanted.stages]
-        stages = tuple(replace(stage, kappa=kappa) for stage, kappa in zip(found.stages, kappas, strict=False))
-        same = len(stages) == len(found.stages)
-        found = replace(found, back_projection=wanted.back_projection, stages=stages if same else found.stages)
+        found = replace(config.starting_from(found).chain, back_projection=wanted.back_projection)
     if found != wanted and not scaled:
         got = "another shape" if type(found) is type(wanted) else type(init).__name__
         told = str(wanted["kind"]) if isinstance(wanted, dict) else type(wanted).__name__.removesuffix("Config").lower()
